@@ -1,0 +1,1 @@
+//! The topology schema, requests and responses, and the client.

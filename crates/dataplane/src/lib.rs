@@ -1,0 +1,30 @@
+//! The switch: frames in, one named verdict per frame out.
+//!
+//! Pure forwarding: no system call, no clock, no allocation per packet, no unsafe code outside the table.
+//! One pipeline step is one file, and the order of [`pipeline`]'s steps is the order a frame sees:
+//! parse > admit > vlan > storm > fdb > egress. Workers read one immutable [`Snapshot`] per batch;
+//! everything that changes per packet lives in the [`Pipeline`] (owned by one worker), in the shared
+//! [`Fdb`] (lock-free readers) or in [`counters`] (one writer each).
+
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+#[cfg(any(test, loom))]
+extern crate std;
+
+pub mod counters;
+pub mod egress;
+pub mod fdb;
+pub mod id;
+pub mod pipeline;
+pub mod reason;
+pub mod snapshot;
+
+pub use counters::{Counter, NetworkCounters, PortCounters};
+pub use egress::Egress;
+pub use fdb::Fdb;
+pub use id::{NetId, PortId};
+pub use pipeline::{BATCH_MAX, Batch, Pipeline, Verdict, explain};
+pub use reason::Reason;
+pub use snapshot::{Attachment, EgressVlan, Network, Port, Snapshot, Storm, Trunk, TrunkEntry};

@@ -1,0 +1,80 @@
+//! Why a frame was dropped. One list gives the variant, the counter's name and the sentence.
+
+macro_rules! drop_reasons {
+    ($($variant:ident, $name:literal, $text:literal;)*) => {
+        /// Why a frame was dropped. Each drop has exactly one reason and is counted under it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The counter's name: snake case, stable.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The reason in words, for `trace` and `stats`.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // Admission.
+    Runt, "runt", "the frame is shorter than an Ethernet header";
+    BadSource, "bad_source", "the source MAC is a group address or zero";
+    ZeroDestination, "zero_destination", "the destination MAC is zero";
+    ReservedMac, "reserved_mac", "the destination is a link-local address (01-80-C2-00-00-0X), which a bridge does not relay";
+    BadOffload, "bad_offload", "the offload metadata does not fit the frame";
+    TooBigIngress, "too_big_ingress", "the frame is longer than the MTU of the port that it came in by";
+    // VLAN.
+    NoNetwork, "no_network", "the port belongs to no network";
+    TaggedOnAccess, "tagged_on_access", "an 802.1Q tagged frame came in by an access port";
+    UntaggedNoNative, "untagged_no_native", "an untagged frame came in by a trunk without a native network";
+    VlanNotAllowed, "vlan_not_allowed", "the trunk does not carry this VLAN";
+    ReservedVid, "reserved_vid", "the VLAN ID is 4095, which is reserved";
+    // Flood and rate.
+    StormBroadcast, "storm_broadcast", "the port's limit for broadcast is reached";
+    StormMulticast, "storm_multicast", "the port's limit for multicast is reached";
+    StormUnknown, "storm_unknown", "the port's limit for unknown unicast is reached";
+    // Forwarding.
+    MacFlap, "mac_flap", "the source MAC moves between ports too often and is held at another port";
+    SamePort, "same_port", "the destination is behind the port that the frame came in by";
+    Isolated, "isolated", "both ports are isolated";
+    NoDestination, "no_destination", "no other port of the network can take the frame";
+    // Egress.
+    PortDown, "port_down", "the destination port is down or waits for its netdev";
+    TooBigEgress, "too_big_egress", "the frame is longer than the MTU of the port that it should leave by";
+    NoHeadroom, "no_headroom", "no room is left before the frame for another header";
+    BadSegmentation, "bad_segmentation", "the frame could not be cut into segments";
+    PoolEmpty, "pool_empty", "no free frame was left for a copy or a segment";
+    TxFull, "tx_full", "the port's transmit queue stayed full";
+    TxError, "tx_error", "the kernel refused the frame";
+    PortGone, "port_gone", "the port was removed while the frame was in flight";
+}
+
+impl Reason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The position of its counter.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl core::fmt::Display for Reason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.text())
+    }
+}

@@ -1,0 +1,1 @@
+//! Network namespaces, veths and hosts for the lab and the tests.

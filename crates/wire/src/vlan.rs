@@ -1,0 +1,119 @@
+//! 802.1Q tags (IEEE 802.1Q-2022 clause 9), in the bytes and beside them.
+
+use core::fmt;
+
+use crate::{FrameBuf, NoHeadroom};
+
+/// EtherType of a C-VLAN tag (IEEE 802.1Q table 9-1).
+pub const TPID_8021Q: u16 = 0x8100;
+/// EtherType of an S-VLAN tag, 802.1ad.
+pub const TPID_8021AD: u16 = 0x88a8;
+/// Bytes of one tag: TPID and TCI.
+pub const TAG_LEN: usize = 4;
+
+/// A VLAN ID that names a VLAN: 1 to 4094 (0 marks a priority tag, 4095 is reserved: table 9-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vid(u16);
+
+/// A number that is no [`Vid`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidVid(pub u16);
+
+impl fmt::Display for InvalidVid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not a VLAN ID: it must be 1 to 4094", self.0)
+    }
+}
+
+impl core::error::Error for InvalidVid {}
+
+impl Vid {
+    /// The VLAN ID `vid`.
+    ///
+    /// # Errors
+    /// [`InvalidVid`] unless `vid` is 1 to 4094.
+    pub const fn new(vid: u16) -> Result<Self, InvalidVid> {
+        if vid == 0 || vid > 4094 { Err(InvalidVid(vid)) } else { Ok(Self(vid)) }
+    }
+
+    /// The number, 1 to 4094.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for Vid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An 802.1Q tag: the TPID and the TCI (PCP 3 bit, DEI 1 bit, VID 12 bit).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// [`TPID_8021Q`] or [`TPID_8021AD`].
+    pub tpid: u16,
+    /// Tag control information, host order.
+    pub tci: u16,
+}
+
+impl Tag {
+    /// A C-VLAN tag with this TCI.
+    #[must_use]
+    pub const fn dot1q(tci: u16) -> Self {
+        Self { tpid: TPID_8021Q, tci }
+    }
+
+    /// The 12-bit VLAN ID, unchecked: 0 and 4095 occur on the wire.
+    #[must_use]
+    pub const fn vid(self) -> u16 {
+        self.tci & 0x0fff
+    }
+
+    /// The same tag (PCP and DEI kept) with another VLAN ID.
+    #[must_use]
+    pub const fn with_vid(self, vid: Vid) -> Self {
+        Self { tpid: self.tpid, tci: (self.tci & 0xf000) | vid.get() }
+    }
+}
+
+/// Reads the tag in the bytes, if the frame's first EtherType is one. `None` too for a frame too short.
+#[must_use]
+pub fn peek(bytes: &[u8]) -> Option<Tag> {
+    let [.., t0, t1, c0, c1] = bytes.first_chunk::<16>()?;
+    match u16::from_be_bytes([*t0, *t1]) {
+        tpid @ (TPID_8021Q | TPID_8021AD) => Some(Tag { tpid, tci: u16::from_be_bytes([*c0, *c1]) }),
+        _ => None,
+    }
+}
+
+/// Takes the outermost 802.1Q (not 802.1ad) tag out of the bytes into the metadata, unless the metadata has one already.
+pub fn pop<F: FrameBuf>(frame: &mut F) {
+    if frame.meta().tag.is_some() {
+        return;
+    }
+    let Some(tag) = peek(frame.bytes()).filter(|t| t.tpid == TPID_8021Q) else { return };
+    frame.bytes_mut().copy_within(0..12, TAG_LEN);
+    frame.shrink_front(TAG_LEN);
+    let meta = frame.meta_mut();
+    meta.tag = Some(tag);
+    meta.offload.shift_back(TAG_LEN as u16);
+}
+
+/// Writes the metadata's tag, if any, into the bytes.
+///
+/// # Errors
+/// [`NoHeadroom`] when there is no room before the frame, which is unchanged then.
+pub fn push<F: FrameBuf>(frame: &mut F) -> Result<(), NoHeadroom> {
+    let Some(tag) = frame.meta().tag else { return Ok(()) };
+    frame.grow_front(TAG_LEN)?;
+    let bytes = frame.bytes_mut();
+    bytes.copy_within(TAG_LEN..TAG_LEN + 12, 0);
+    bytes[12..14].copy_from_slice(&tag.tpid.to_be_bytes());
+    bytes[14..16].copy_from_slice(&tag.tci.to_be_bytes());
+    let meta = frame.meta_mut();
+    meta.tag = None;
+    meta.offload.shift_forward(TAG_LEN as u16);
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! vswitch
+
+fn main() {}

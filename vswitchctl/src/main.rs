@@ -1,0 +1,3 @@
+//! vswitchctl
+
+fn main() {}
