@@ -44,6 +44,8 @@ pub struct PortCounters {
     pub originated: Counter,
     /// Frames that the switch itself took, that came in by this port.
     pub consumed: Counter,
+    /// Frames that the kernel dropped before the switch saw them (not part of the sum).
+    pub rx_missed: Counter,
     /// Frames from this port that were flooded.
     pub flooded: Counter,
     /// Source MACs that were not learnt because a limit was reached.
