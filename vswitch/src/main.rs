@@ -4,3 +4,4 @@ mod clock;
 mod worker;
 
 fn main() {}
+mod netlink;

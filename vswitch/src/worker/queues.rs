@@ -27,6 +27,7 @@ pub(super) struct Slot {
 
 /// The wake-up of the command queue, in epoll.
 const COMMANDS: u64 = 0;
+const NO_EVENT: epoll::Event = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
 
 pub(super) struct RxSet {
     slots: Vec<Slot>,
@@ -34,14 +35,13 @@ pub(super) struct RxSet {
     active: Vec<usize>,
     epoll: OwnedFd,
     next_token: u64,
-    events: Vec<epoll::Event>,
 }
 
 impl RxSet {
     pub(super) fn new(commands: BorrowedFd<'_>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, commands, epoll::EventData::new_u64(COMMANDS), epoll::EventFlags::IN)?;
-        Ok(Self { slots: Vec::new(), active: Vec::new(), epoll, next_token: COMMANDS + 1, events: Vec::with_capacity(64) })
+        Ok(Self { slots: Vec::new(), active: Vec::new(), epoll, next_token: COMMANDS + 1 })
     }
 
     /// Takes a queue in; it is polled from now on.
@@ -107,16 +107,17 @@ impl RxSet {
     /// Looks for wake-ups: at once with a zero `timeout`, else until one comes or the time is over. True when
     /// commands wait.
     pub(super) fn wait(&mut self, timeout: Timespec, now: impl FnOnce() -> Instant) -> bool {
-        self.events.clear();
-        // EINTR is a wake-up like any other.
-        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout));
-        if self.events.is_empty() {
+        let mut events = [NO_EVENT; 32];
+        // An interrupted wait is a wake-up like any other.
+        let count = epoll::wait(&self.epoll, &mut events[..], Some(&timeout)).unwrap_or(0);
+        if count == 0 {
             return false;
         }
         let now = now();
         let mut commands = false;
-        for event in &self.events {
-            let token = event.data.u64();
+        for event in &events[..count] {
+            let data = event.data;
+            let token = data.u64();
             commands |= token == COMMANDS;
             // Tokens ascend with the slots, so that a search is enough.
             if let Ok(i) = self.slots.binary_search_by_key(&token, |s| s.token) {
