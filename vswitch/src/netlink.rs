@@ -27,8 +27,6 @@ pub struct Link {
     pub kind: Option<String>,
     /// A bridge or bond that owns it.
     pub controller: Option<u32>,
-    /// Receive queues that the device was made with.
-    pub rx_queues: u32,
 }
 
 /// Follows the links.
@@ -36,6 +34,8 @@ pub struct Links {
     handle: Handle,
     events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
     by_index: HashMap<u32, Link>,
+    /// Events were lost: only a new dump tells the truth.
+    stale: bool,
 }
 
 impl Links {
@@ -46,7 +46,7 @@ impl Links {
     pub async fn open() -> io::Result<Self> {
         let (connection, handle, events) = new_multicast_connection(&[MulticastGroup::Link])?;
         tokio::spawn(connection);
-        let mut links = Self { handle, events, by_index: HashMap::new() };
+        let mut links = Self { handle, events, by_index: HashMap::new(), stale: true };
         links.resync().await?;
         Ok(links)
     }
@@ -62,27 +62,31 @@ impl Links {
     }
 
     /// Waits until some link has changed in a way that matters, and takes in everything that is
-    /// there to be read, so that a storm of events costs one round of the caller.
+    /// there to be read, so that a storm of events costs one round of the caller. Cancel-safe.
     ///
     /// # Errors
     /// The netlink socket failed.
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
+            if self.stale {
+                self.resync().await?;
+                return Ok(());
+            }
             let Some((message, _)) = self.events.next().await else {
                 return Err(io::Error::other("the netlink socket was closed"));
             };
-            let mut changed = self.take(message).await?;
+            let mut changed = self.take(message);
             while let Some(Some((message, _))) = self.events.next().now_or_never() {
-                changed |= self.take(message).await?;
+                changed |= self.take(message);
             }
-            if changed {
+            if changed && !self.stale {
                 return Ok(());
             }
         }
     }
 
-    async fn take(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> io::Result<bool> {
-        Ok(match message.payload {
+    fn take(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> bool {
+        match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => match read_link(&m) {
                 Some(link) => self.by_index.insert(link.index, link.clone()).as_ref() != Some(&link),
                 None => false,
@@ -92,17 +96,18 @@ impl Links {
             }
             // The socket's buffer ran over: what was lost is unknown.
             NetlinkPayload::Overrun(_) => {
-                self.resync().await?;
+                self.stale = true;
                 true
             }
             _ => false,
-        })
+        }
     }
 
     async fn resync(&mut self) -> io::Result<()> {
         let dump: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
         self.by_index = dump.iter().filter_map(read_link).map(|l| (l.index, l)).collect();
+        self.stale = false;
         Ok(())
     }
 
@@ -130,14 +135,12 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
         mtu: 0,
         kind: None,
         controller: None,
-        rx_queues: 1,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(index) => link.controller = Some(*index).filter(|&i| i != 0),
-            LinkAttribute::NumRxQueues(n) => link.rx_queues = *n,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind_name(kind)),

@@ -2,8 +2,8 @@
 //!
 //! Control reaches a worker in two ways only. *Snapshots* are values, the newest wins; *commands* carry
 //! owned things (a port's queues) and are taken at a batch boundary, after which the worker reads the
-//! newest snapshot. So, once a [`Workers::detach`] that followed a [`Workers::publish`] is done, no worker knows
-//! the port any more. A worker reaches control by counters, which it never waits for, and by [`Event`]s.
+//! newest snapshot. So, once a [`Workers::settle`] that followed a [`Workers::publish`] is done, no worker knows
+//! anything of an older one. A worker reaches control by counters, which it never waits for, and by [`Event`]s.
 
 mod dispatch;
 mod queues;
@@ -70,6 +70,7 @@ pub struct Queues {
 enum Command {
     Attach { port: PortId, queues: Queues, done: oneshot::Sender<()> },
     Detach { port: PortId, done: oneshot::Sender<Option<Queues>> },
+    Settle { done: oneshot::Sender<()> },
     Stop,
 }
 
@@ -114,6 +115,15 @@ impl Workers {
     /// Returns the one before, to be freed by control: it is no worker's business.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         self.snapshot.swap(snapshot)
+    }
+
+    /// Done when no worker uses a snapshot older than the last one published before the call.
+    pub async fn settle(&self) {
+        for thread in &self.threads {
+            let (done, settled) = oneshot::channel();
+            thread.send(Command::Settle { done });
+            let _ = settled.await;
+        }
     }
 
     /// Gives every worker its share of a port's queues: `tx` holds one for each worker. Done when every worker has taken it.

@@ -149,6 +149,8 @@ impl Worker {
         let mut count = [0; 8];
         let _ = rustix::io::read(self.wake.as_fd(), &mut count);
         while let Ok(command) = self.inbox.try_recv() {
+            // From here on this worker uses a snapshot at least as new as the command.
+            let _ = self.snapshot.load();
             match command {
                 Command::Attach { port, queues, done } => {
                     let now = self.clock.now();
@@ -159,11 +161,12 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Detach { port, done } => {
-                    // From here on this worker uses a snapshot at least as new as the command.
-                    let _ = self.snapshot.load();
                     let rx = self.rx.remove(port);
                     let tx = self.dispatch.remove(port);
                     let _ = done.send(tx.map(|tx| Queues { rx, tx }));
+                }
+                Command::Settle { done } => {
+                    let _ = done.send(());
                 }
                 Command::Stop => return false,
             }
