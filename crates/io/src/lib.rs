@@ -7,8 +7,11 @@
 
 #![allow(unsafe_code)] // the home of unsafe: each block says why it is sound
 
+mod bpf;
+mod hoststack;
+mod netdev;
 pub mod pool;
 pub mod port;
 
 pub use pool::{Frame, FrameClass, FrameVec, Pool, PoolCache, PoolConfig};
-pub use port::{Facts, Kind, Opened, PortError, RxQueue, TxQueue, TxReport};
+pub use port::{Facts, Kind, OpenError, Opened, PortError, RxQueue, TxQueue, TxReport};
