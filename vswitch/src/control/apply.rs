@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use vswitch_api::Topology;
-use vswitch_api::request::ApplyQuery;
+use vswitch_api::request::{ApplyQuery, FdbKey, ForceQuery};
 use vswitch_api::response::{Changes, ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port};
 use vswitch_dataplane::fdb::Filter;
@@ -12,7 +12,7 @@ use vswitch_dataplane::{NetId, PortId};
 use vswitch_io::Opened;
 
 use super::device::NotOpened;
-use super::edit::refuse;
+use super::edit::{self, refuse};
 use super::{Control, PortRecord, PortState, compile, safety};
 
 /// What a transaction may do.
@@ -32,6 +32,12 @@ impl From<&ApplyQuery> for Options {
     }
 }
 
+impl From<&ForceQuery> for Options {
+    fn from(q: &ForceQuery) -> Self {
+        Self { dry_run: false, force: q.force, peer: q.session }
+    }
+}
+
 /// A port of the new topology that needs a device it does not have.
 struct Prepared<'a> {
     config: &'a Port,
@@ -45,13 +51,7 @@ impl Control {
     /// # Errors
     /// Why it cannot be; nothing has changed then.
     pub async fn apply(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
-        let problems = topology::check(&next);
-        if let Some(first) = problems.first() {
-            let message = format!("the topology has {} mistake(s); the first: {first}", problems.len());
-            return Err(ErrorBody { problems, ..refuse(ErrorCode::Invalid, message, "") });
-        }
-        self.refuse_what_needs_a_restart(&next)?;
-        let changes = Changes { changes: topology::diff(&self.desired, &next) };
+        let changes = self.diff(&next)?;
         let fresh: Vec<&Port> = next.port.iter().filter(|p| !self.keeps_device(p)).collect();
         for port in &fresh {
             safety::check(&self.links, port, options.force, options.peer).await?;
@@ -74,6 +74,35 @@ impl Control {
                 Err(error)
             }
         }
+    }
+
+    /// What `apply` of `next` would change.
+    ///
+    /// # Errors
+    /// The topology has mistakes, or cannot be applied to a running daemon.
+    pub fn diff(&self, next: &Topology) -> Result<Changes, ErrorBody> {
+        let problems = topology::check(next);
+        if !problems.is_empty() {
+            return Err(edit::mistakes(problems));
+        }
+        self.refuse_what_needs_a_restart(next)?;
+        Ok(Changes { changes: topology::diff(&self.desired, next) })
+    }
+
+    /// `fdb del`: a static entry leaves the configuration too.
+    ///
+    /// # Errors
+    /// There is no such network or entry.
+    pub async fn del_fdb(&mut self, key: &FdbKey) -> Result<Changes, ErrorBody> {
+        if let Some(next) = edit::del_fdb(self.desired.clone(), key) {
+            return self.apply(next, Options::default()).await;
+        }
+        let network = self.net_ids.get(&key.network).ok_or_else(|| edit::no_network(&key.network))?;
+        if self.fdb.remove(NetId(network), key.mac) {
+            return Ok(Changes::default());
+        }
+        let message = format!("{} is not in the FDB of network {:?}", key.mac, key.network);
+        Err(refuse(ErrorCode::NotFound, message, "`vswitchctl fdb list` shows all"))
     }
 
     fn refuse_what_needs_a_restart(&self, next: &Topology) -> Result<(), ErrorBody> {

@@ -7,8 +7,8 @@ use crate::netlink::{Link, Links};
 
 /// A port whose queues the workers have.
 pub(super) struct Device {
-    /// Interface index: another device of the same name has another one.
-    pub(super) index: u32,
+    /// Interface index: another device of the same name has another one. `None` until the link is known.
+    pub(super) index: Option<u32>,
     pub(super) netdev: String,
     pub(super) facts: Facts,
     /// Administratively up and with carrier.
@@ -116,7 +116,7 @@ impl Opener {
 }
 
 /// Whether the open device can do what the port is configured for.
-fn check(port: &Port, facts: &Facts) -> Result<(), String> {
+pub(super) fn check(port: &Port, facts: &Facts) -> Result<(), String> {
     let is_trunk = !port.trunk.is_empty() || port.native.is_some();
     if let (true, Err(why)) = (is_trunk, &facts.vlan) {
         return Err(format!("cannot be a trunk: {why}"));

@@ -6,24 +6,36 @@
 use serde_json::{Map, Value};
 use vswitch_api::Topology;
 use vswitch_api::request::{FdbKey, NewPort, PortPatch};
-use vswitch_api::response::{ErrorBody, ErrorCode};
+use vswitch_api::response::{ErrorBody, ErrorCode, Problem};
 use vswitch_api::topology::{Network, Port, StaticEntry};
 
 /// A refusal with a way to mend it.
-pub(super) fn refuse(code: ErrorCode, message: impl Into<String>, mend: impl Into<String>) -> ErrorBody {
+pub fn refuse(code: ErrorCode, message: impl Into<String>, mend: impl Into<String>) -> ErrorBody {
     ErrorBody { code, message: message.into(), mend: mend.into(), problems: Vec::new() }
 }
 
-fn no_port(name: &str) -> ErrorBody {
+/// Mistakes of a topology, as one refusal.
+pub fn mistakes(problems: Vec<Problem>) -> ErrorBody {
+    let first = problems.first().map_or_else(String::new, ToString::to_string);
+    let message = match problems.len() {
+        1 => first,
+        n => format!("{first} (and {} more mistakes)", n - 1),
+    };
+    ErrorBody { problems, ..refuse(ErrorCode::Invalid, message, "") }
+}
+
+/// There is no such port.
+pub fn no_port(name: &str) -> ErrorBody {
     refuse(ErrorCode::NotFound, format!("there is no port {name:?}"), "`vswitchctl port list` shows all")
 }
 
-fn no_network(name: &str) -> ErrorBody {
+/// There is no such network.
+pub fn no_network(name: &str) -> ErrorBody {
     refuse(ErrorCode::NotFound, format!("there is no network {name:?}"), "`vswitchctl network list` shows all")
 }
 
 /// `network add`.
-pub(super) fn add_network(mut t: Topology, network: Network) -> Result<Topology, ErrorBody> {
+pub fn add_network(mut t: Topology, network: Network) -> Result<Topology, ErrorBody> {
     if t.network.iter().any(|n| n.name == network.name) {
         let message = format!("network {:?} exists already", network.name);
         return Err(refuse(ErrorCode::Conflict, message, "delete it first, or choose another name"));
@@ -33,7 +45,7 @@ pub(super) fn add_network(mut t: Topology, network: Network) -> Result<Topology,
 }
 
 /// `network del`: only when no port carries it.
-pub(super) fn del_network(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
+pub fn del_network(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
     let Some(at) = t.network.iter().position(|n| n.name == name) else { return Err(no_network(name)) };
     let users: Vec<&str> = t.port.iter().filter(|p| p.carries(name)).map(|p| p.name.as_str()).collect();
     if !users.is_empty() {
@@ -46,7 +58,7 @@ pub(super) fn del_network(mut t: Topology, name: &str) -> Result<Topology, Error
 }
 
 /// `port add`, with the network that `--vlan` implies.
-pub(super) fn add_port(mut t: Topology, new: NewPort) -> Result<Topology, ErrorBody> {
+pub fn add_port(mut t: Topology, new: NewPort) -> Result<Topology, ErrorBody> {
     let mut port = new.port;
     if t.port.iter().any(|p| p.name == port.name) {
         let message = format!("port {:?} exists already", port.name);
@@ -77,7 +89,7 @@ pub(super) fn add_port(mut t: Topology, new: NewPort) -> Result<Topology, ErrorB
 }
 
 /// `port set`: a JSON merge patch (RFC 7396) of one level, since no field of a port but `storm` has fields.
-pub(super) fn set_port(mut t: Topology, name: &str, patch: PortPatch) -> Result<Topology, ErrorBody> {
+pub fn set_port(mut t: Topology, name: &str, patch: PortPatch) -> Result<Topology, ErrorBody> {
     let Some(port) = t.port.iter_mut().find(|p| p.name == name) else { return Err(no_port(name)) };
     let invalid = |e: serde_json::Error| refuse(ErrorCode::Invalid, format!("port {name:?}: {e}"), "");
     let mut fields = match serde_json::to_value(&*port).map_err(invalid)? {
@@ -118,7 +130,7 @@ fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
 }
 
 /// `port del`, with the static entries that point to it.
-pub(super) fn del_port(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
+pub fn del_port(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
     let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(no_port(name)) };
     t.port.remove(at);
     t.fdb.retain(|e| e.port != name);
@@ -128,14 +140,14 @@ pub(super) fn del_port(mut t: Topology, name: &str) -> Result<Topology, ErrorBod
 }
 
 /// `fdb add`: in place of an entry of the same MAC.
-pub(super) fn add_fdb(mut t: Topology, entry: StaticEntry) -> Topology {
+pub fn add_fdb(mut t: Topology, entry: StaticEntry) -> Topology {
     t.fdb.retain(|e| !(e.network == entry.network && e.mac == entry.mac));
     t.fdb.push(entry);
     t
 }
 
 /// `fdb del` of a static entry; `None` when there is none.
-pub(super) fn del_fdb(mut t: Topology, key: &FdbKey) -> Option<Topology> {
+pub fn del_fdb(mut t: Topology, key: &FdbKey) -> Option<Topology> {
     let before = t.fdb.len();
     t.fdb.retain(|e| !(e.network == key.network && e.mac == key.mac));
     (t.fdb.len() < before).then_some(t)

@@ -29,7 +29,11 @@ impl Control {
             PortState::Waiting(_) => return self.try_attach(config).await,
             PortState::Attached(device) => device,
         };
-        let Some(link) = self.links.by_index(device.index).filter(|l| l.name == device.netdev) else {
+        // A tap is newer than the last event when it is attached; its link is adopted by name.
+        let index = device.index.or_else(|| self.links.by_name(&device.netdev).map(|l| l.index));
+        let Some(index) = index else { return false };
+        device.index = Some(index);
+        let Some(link) = self.links.by_index(index).filter(|l| l.name == device.netdev) else {
             let why = format!("the netdev {:?} was deleted or renamed", device.netdev);
             self.detach(&config.name, why).await;
             // Another one of the same name may be there already.
@@ -49,7 +53,7 @@ impl Control {
     }
 
     /// Tries to attach a port that waits; true when it is attached now.
-    async fn try_attach(&mut self, config: &Port) -> bool {
+    pub(super) async fn try_attach(&mut self, config: &Port) -> bool {
         let forced = self.ports.get(&config.name).is_some_and(|r| r.forced);
         let opened = match safety::check(&self.links, config, forced, None).await {
             Ok(()) => self.opener.open(config, &self.links),
@@ -80,7 +84,7 @@ impl Control {
         let Some(id) = self.port_ids.get(&config.name) else { return };
         let link = self.links.by_name(config.netdev());
         let device = Device {
-            index: facts.ifindex,
+            index: link.map(|l| l.index),
             netdev: config.netdev().to_owned(),
             up: link.is_none_or(|l| l.up),
             mtu: facts.mtu,

@@ -8,7 +8,7 @@
 mod apply;
 mod compile;
 mod device;
-mod edit;
+pub mod edit;
 mod follow;
 mod ids;
 mod report;
@@ -35,7 +35,7 @@ use crate::worker::{Event, Setup, Workers};
 use device::{Device, Opener};
 use ids::Ids;
 
-pub use apply::Applied;
+pub use apply::Options;
 
 /// FDB entries that there is room for.
 const FDB_CAPACITY: usize = 1 << 20;

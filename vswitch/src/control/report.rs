@@ -1,21 +1,24 @@
 //! What the switch tells of itself: status, ports, networks, FDB and counters.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
 
 use vswitch_api::request::FdbQuery;
 use vswitch_api::response::{
-    Conservation, Drops, FdbEntry, FdbTotals, Health, LinkState, NetworkState, NetworkStats, Offloads,
+    Conservation, Drops, ErrorBody, FdbEntry, FdbTotals, Flushed, Health, LinkState, NetworkState, NetworkStats, Offloads,
     PortCounters as CountersView, PortState as PortView, PortStats, PortTotals, Stats, Status, TenantStats, Traffic, Worker,
 };
 use vswitch_api::topology::{Kind, Network, Port};
 use vswitch_dataplane::counters::NetworkCounters;
-use vswitch_dataplane::fdb::Entry;
+use vswitch_dataplane::fdb::{Entry, Filter};
 use vswitch_dataplane::{NetId, PortCounters, PortId, Reason};
 use vswitch_wire::Caps;
 
+use crate::worker::Pulse;
+
 use super::compile::{self, DeviceInput};
 use super::device::Device;
-use super::{Control, PortState};
+use super::{Control, PortState, edit};
 
 /// Sums of port counters over workers, or over ports.
 #[derive(Clone, Debug)]
@@ -141,13 +144,18 @@ impl Control {
                 health.push(Health { part: format!("port {name}"), ok: false, text });
             }
         }
-        let worker = |(index, cpu): (usize, &Option<usize>)| Worker { index: index as u32, cpu: cpu.map(|c| c as u32) };
+        let worker = |(index, (cpu, pulse)): (usize, (&Option<usize>, &Pulse))| Worker {
+            index: index as u32,
+            cpu: cpu.map(|c| c as u32),
+            queues: pulse.queues.load(Relaxed),
+            asleep: pulse.asleep.load(Relaxed),
+        };
         Status {
             name: self.desired.switch.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.clock.now().as_secs(),
-            workers: self.cpus.iter().enumerate().map(worker).collect(),
+            workers: self.cpus.iter().zip(self.workers.pulses()).enumerate().map(worker).collect(),
             ports,
             networks: self.desired.network.len() as u64,
             fdb: FdbTotals { entries: self.fdb.len() as u64, capacity: self.fdb.capacity() as u64 },
@@ -233,7 +241,14 @@ impl Control {
     }
 
     /// `fdb list`, in the order of network and MAC.
-    pub fn fdb_views(&self, query: &FdbQuery) -> Vec<FdbEntry> {
+    ///
+    /// # Errors
+    /// The query names what does not exist.
+    pub fn fdb_views(&self, query: &FdbQuery) -> Result<Vec<FdbEntry>, ErrorBody> {
+        let filter = self.filter(query)?;
+        let wanted = |e: &&Entry| {
+            filter.network.is_none_or(|n| n == e.network) && filter.port.is_none_or(|p| p == e.port)
+        };
         let view = |e: &Entry| {
             Some(FdbEntry {
                 network: self.net_ids.name(e.network.0)?.to_owned(),
@@ -244,12 +259,9 @@ impl Control {
                 idle_seconds: if e.is_static { 0 } else { e.idle.as_secs() },
             })
         };
-        let wanted = |e: &FdbEntry| {
-            query.network.as_ref().is_none_or(|n| *n == e.network) && query.port.as_ref().is_none_or(|p| *p == e.port)
-        };
-        let mut all: Vec<_> = self.fdb.entries(self.clock.now()).iter().filter_map(view).filter(wanted).collect();
+        let mut all: Vec<_> = self.fdb.entries(self.clock.now()).iter().filter(wanted).filter_map(view).collect();
         all.sort_by(|a, b| (&a.network, a.mac).cmp(&(&b.network, b.mac)));
-        all
+        Ok(all)
     }
 
     /// `stats`.
@@ -287,16 +299,17 @@ impl Control {
     }
 
     /// `fdb flush`: learnt entries only.
-    pub fn flush(&self, query: &FdbQuery) -> Option<u64> {
-        let network = match &query.network {
-            Some(name) => Some(NetId(self.net_ids.get(name)?)),
-            None => None,
-        };
-        let port = match &query.port {
-            Some(name) => Some(PortId(self.port_ids.get(name)?)),
-            None => None,
-        };
-        Some(self.fdb.flush(vswitch_dataplane::fdb::Filter { network, port, statics: false }) as u64)
+    ///
+    /// # Errors
+    /// The query names what does not exist.
+    pub fn flush(&self, query: &FdbQuery) -> Result<Flushed, ErrorBody> {
+        Ok(Flushed { flushed: self.fdb.flush(self.filter(query)?) as u64 })
+    }
+
+    fn filter(&self, query: &FdbQuery) -> Result<Filter, ErrorBody> {
+        let network = query.network.as_deref().map(|n| self.net_ids.get(n).ok_or_else(|| edit::no_network(n)));
+        let port = query.port.as_deref().map(|p| self.port_ids.get(p).ok_or_else(|| edit::no_port(p)));
+        Ok(Filter { network: network.transpose()?.map(NetId), port: port.transpose()?.map(PortId), statics: false })
     }
 }
 

@@ -7,7 +7,7 @@ use vswitch_io::FrameClass;
 use vswitch_wire::FrameBuf;
 
 use super::Control;
-use super::edit::refuse;
+use super::edit::{no_port, refuse};
 
 impl Control {
     /// Follows one frame through the pipeline.
@@ -20,8 +20,7 @@ impl Control {
             refuse(ErrorCode::Invalid, what, mend)
         };
         let Some(ingress) = self.port_ids.get(&request.port).map(PortId) else {
-            let message = format!("there is no port {:?}", request.port);
-            return Err(refuse(ErrorCode::NotFound, message, "`vswitchctl port list` shows all"));
+            return Err(no_port(&request.port));
         };
         let bytes = from_hex(&request.frame).ok_or_else(|| invalid("the frame is not hexadecimal"))?;
         let mut pool = self.opener.pool.cache();

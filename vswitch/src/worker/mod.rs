@@ -11,6 +11,7 @@ mod run;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,14 +75,31 @@ enum Command {
     Stop,
 }
 
+/// A worker's end of what joins it to its [`Thread`].
+struct Line {
+    inbox: mpsc::Receiver<Command>,
+    wake: Arc<OwnedFd>,
+    pulse: Arc<Pulse>,
+}
+
 /// The worker threads. Dropping stops and joins them.
 pub struct Workers {
     threads: Vec<Thread>,
     snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
+/// What a worker is doing, for `status`.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    /// Receive queues that it serves.
+    pub queues: AtomicU32,
+    /// Waits for a frame.
+    pub asleep: AtomicBool,
+}
+
 struct Thread {
     commands: mpsc::Sender<Command>,
+    pulse: Arc<Pulse>,
     wake: Arc<OwnedFd>,
     join: Option<JoinHandle<()>>,
 }
@@ -97,13 +115,20 @@ impl Workers {
         for (index, cpu) in setup.cpus.iter().enumerate() {
             let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
             let (commands, inbox) = mpsc::channel();
-            let worker = Worker::new(index, *cpu, setup, Arc::clone(&workers.snapshot), inbox, Arc::clone(&wake))?;
+            let pulse = Arc::new(Pulse::default());
+            let line = Line { inbox, wake: Arc::clone(&wake), pulse: Arc::clone(&pulse) };
+            let worker = Worker::new(index, *cpu, setup, Arc::clone(&workers.snapshot), line)?;
             let join = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || abort_on_panic(|| worker.run()))?;
-            workers.threads.push(Thread { commands, wake, join: Some(join) });
+            workers.threads.push(Thread { commands, pulse, wake, join: Some(join) });
         }
         Ok(workers)
+    }
+
+    /// What each is doing.
+    pub fn pulses(&self) -> impl Iterator<Item = &Pulse> {
+        self.threads.iter().map(|t| &*t.pulse)
     }
 
     /// How many there are.

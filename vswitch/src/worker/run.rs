@@ -1,8 +1,9 @@
 //! The worker's loop.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -14,7 +15,7 @@ use vswitch_wire::Instant;
 
 use super::dispatch::Dispatch;
 use super::queues::RxSet;
-use super::{Command, EMPTY_SPELL, Event, Polling, Queues, Setup};
+use super::{Command, EMPTY_SPELL, Event, Line, Polling, Queues, Setup};
 use crate::clock::Clock;
 
 /// Rounds between two looks at parked queues while others are busy.
@@ -33,8 +34,7 @@ pub(super) struct Worker {
     dispatch: Dispatch,
     batch: FrameVec,
     verdicts: [Verdict; BATCH_MAX],
-    inbox: mpsc::Receiver<Command>,
-    wake: Arc<OwnedFd>,
+    line: Line,
     events: tokio::sync::mpsc::Sender<Event>,
     chores_at: Instant,
 }
@@ -45,8 +45,7 @@ impl Worker {
         cpu: Option<usize>,
         setup: &Setup,
         snapshot: Arc<ArcSwap<Snapshot>>,
-        inbox: mpsc::Receiver<Command>,
-        wake: Arc<OwnedFd>,
+        line: Line,
     ) -> io::Result<Self> {
         Ok(Self {
             index,
@@ -55,12 +54,11 @@ impl Worker {
             clock: setup.clock,
             snapshot: Cache::new(snapshot),
             pipeline: Pipeline::new(index),
-            rx: RxSet::new(wake.as_fd())?,
+            rx: RxSet::new(line.wake.as_fd())?,
             dispatch: Dispatch::new(index, setup.pool.cache()),
             batch: FrameVec::new(BATCH_MAX),
             verdicts: [Verdict::Pending; BATCH_MAX],
-            inbox,
-            wake,
+            line,
             events: setup.events.clone(),
             chores_at: setup.clock.now(),
         })
@@ -84,7 +82,10 @@ impl Worker {
             let patience = if self.rx.active() > 0 { Duration::ZERO } else { CHORES };
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
             let clock = self.clock;
-            if self.rx.wait(timeout, || clock.now()) && !self.obey() {
+            self.line.pulse.asleep.store(self.rx.active() == 0, Relaxed);
+            let commanded = self.rx.wait(timeout, || clock.now());
+            self.line.pulse.asleep.store(false, Relaxed);
+            if commanded && !self.obey() {
                 return;
             }
         }
@@ -147,8 +148,8 @@ impl Worker {
     /// Carries out the commands that wait; false when told to stop.
     fn obey(&mut self) -> bool {
         let mut count = [0; 8];
-        let _ = rustix::io::read(self.wake.as_fd(), &mut count);
-        while let Ok(command) = self.inbox.try_recv() {
+        let _ = rustix::io::read(self.line.wake.as_fd(), &mut count);
+        while let Ok(command) = self.line.inbox.try_recv() {
             // From here on this worker uses a snapshot at least as new as the command.
             let _ = self.snapshot.load();
             match command {
@@ -171,6 +172,7 @@ impl Worker {
                 Command::Stop => return false,
             }
         }
+        self.line.pulse.queues.store(self.rx.all().count() as u32, Relaxed);
         true
     }
 
