@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::Reason;
+use crate::vector::Slot;
+use crate::{Reason, Snapshot, Verdict};
 
 /// A counter with a single writer. Readers may see it late, never torn.
 #[derive(Debug, Default)]
@@ -73,4 +74,40 @@ pub struct NetworkCounters {
     pub bytes: Counter,
     /// Frames of them that were flooded.
     pub flooded: Counter,
+}
+
+/// Counts what became of one batch: reception, drops and floods at its port, and what its networks admitted.
+pub(crate) fn account(
+    snapshot: &Snapshot,
+    worker: usize,
+    port: &PortCounters,
+    slots: &[Slot],
+    mut verdicts: &[Verdict],
+) {
+    port.rx_packets.add(slots.len() as u64);
+    port.rx_bytes.add(bytes(slots));
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Drop(reason) => port.drop(*reason, 1),
+            Verdict::Flood { .. } => port.flooded.add(1),
+            Verdict::Unicast { .. } | Verdict::Pending => {}
+        }
+    }
+    // Neighbours mostly share a network: one addition for each run of them.
+    for run in slots.chunk_by(|a, b| a.network == b.network) {
+        let (decided, rest) = verdicts.split_at(run.len());
+        verdicts = rest;
+        let counters = run[0].network.and_then(|id| snapshot.network(id)?.counters.get(worker));
+        let Some(counters) = counters else { continue };
+        counters.packets.add(run.len() as u64);
+        counters.bytes.add(bytes(run));
+        let flooded = decided.iter().filter(|v| matches!(v, Verdict::Flood { .. })).count();
+        if flooded > 0 {
+            counters.flooded.add(flooded as u64);
+        }
+    }
+}
+
+fn bytes(slots: &[Slot]) -> u64 {
+    slots.iter().map(|slot| u64::from(slot.len)).sum()
 }

@@ -1,0 +1,68 @@
+//! Parse: reads the addresses, and brings the outermost tag into the one form that later steps know.
+
+use alloc::{format, string::String};
+
+use vswitch_wire::vlan::{TAG_LEN, TPID_8021Q};
+use vswitch_wire::{FrameBuf, Mac, vlan};
+
+use crate::Reason;
+use crate::pipeline::Effects;
+use crate::vector::{Slot, Vector};
+use crate::vlan::has_dot1q;
+
+/// Bytes of an Ethernet header: two addresses and the EtherType.
+pub(crate) const HEADER_LEN: usize = 14;
+
+pub(crate) fn run<F: FrameBuf>(vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
+    for lane in vector.undecided() {
+        *lane.slot = Slot { len: wire_len(lane.frame), ..Slot::default() };
+        match parse(lane.frame) {
+            Ok((destination, source)) => {
+                lane.slot.destination = destination;
+                lane.slot.source = source;
+                effects.say("parse", || words(lane.slot, lane.frame));
+            }
+            Err(reason) => lane.drop("parse", reason, effects),
+        }
+    }
+}
+
+/// Bytes that came in, with a tag that the driver got out of band.
+#[inline]
+fn wire_len<F: FrameBuf>(frame: &F) -> u32 {
+    let tag = if frame.meta().tag.is_some() { TAG_LEN } else { 0 };
+    (frame.bytes().len() + tag) as u32
+}
+
+/// Destination and source of a frame whose 802.1Q tag, if it has one, is moved to the metadata.
+#[inline]
+fn parse<F: FrameBuf>(frame: &mut F) -> Result<(Mac, Mac), Reason> {
+    if frame.bytes().len() < HEADER_LEN {
+        return Err(Reason::Runt);
+    }
+    // A driver hands over any tag that its device took out; one that is not 802.1Q is payload to this switch.
+    if frame.meta().tag.is_some_and(|tag| tag.tpid != TPID_8021Q) {
+        vlan::push(frame).map_err(|_| Reason::NoHeadroom)?;
+    }
+    vlan::pop(frame);
+    // What is no whole tag now would be one when a device pads the frame.
+    if frame.meta().tag.is_none() && has_dot1q(frame.bytes()) {
+        return Err(Reason::Runt);
+    }
+    // Again, since the tag may have been all that made it long enough.
+    let Some([d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _]) = frame.bytes().first_chunk::<HEADER_LEN>()
+    else {
+        return Err(Reason::Runt);
+    };
+    Ok((Mac([*d0, *d1, *d2, *d3, *d4, *d5]), Mac([*s0, *s1, *s2, *s3, *s4, *s5])))
+}
+
+fn words<F: FrameBuf>(slot: &Slot, frame: &F) -> String {
+    let Slot { destination, source, len, .. } = slot;
+    let tag = match frame.meta().tag {
+        None => String::from("untagged"),
+        Some(tag) if tag.vid() == 0 => format!("priority-tagged, PCP {}", tag.tci >> 13),
+        Some(tag) => format!("tagged with VLAN ID {}, PCP {}", tag.vid(), tag.tci >> 13),
+    };
+    format!("{len} bytes from {source} to {destination}, {tag}")
+}
