@@ -402,6 +402,45 @@ pub enum Item {
     Host,
 }
 
+impl fmt::Display for Change {
+    /// As in `~ port web1: access red -> blue, mtu 9000 -> default`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, item) = (self.op.sign(), self.item.name());
+        write!(f, "{sign} {item} {}", self.name)?;
+        for (i, field) in self.fields.iter().enumerate() {
+            f.write_str(if i == 0 { ": " } else { ", " })?;
+            let to = field.to.as_deref().unwrap_or("default");
+            match (self.op, &field.from) {
+                (Op::Add, _) => write!(f, "{} {to}", field.key)?,
+                (_, from) => write!(f, "{} {} -> {to}", field.key, from.as_deref().unwrap_or("default"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Op {
+    const fn sign(self) -> char {
+        match self {
+            Self::Add => '+',
+            Self::Remove => '-',
+            Self::Change => '~',
+        }
+    }
+}
+
+impl Item {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Switch => "switch",
+            Self::Network => "network",
+            Self::Port => "port",
+            Self::Fdb => "fdb",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// A field of an item that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldChange {
@@ -425,6 +464,24 @@ pub struct ErrorBody {
     /// Each mistake in the topology that was sent.
     #[serde(default)]
     pub problems: Vec<Problem>,
+}
+
+impl ErrorBody {
+    /// A failure without a list of problems.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: String, mend: String) -> Self {
+        Self { code, message, mend, problems: Vec::new() }
+    }
+
+    /// A topology with mistakes: the first in the message, all in `problems`.
+    #[must_use]
+    pub fn invalid(problems: Vec<Problem>) -> Self {
+        let (message, mend) = match problems.first() {
+            Some(first) => (Problem { mend: String::new(), ..first.clone() }.to_string(), first.mend.clone()),
+            None => ("the topology is invalid".to_owned(), String::new()),
+        };
+        Self { code: ErrorCode::Invalid, message, mend, problems }
+    }
 }
 
 /// The kind of a failure; each has one HTTP status.
