@@ -10,6 +10,7 @@
 mod bpf;
 mod hoststack;
 mod netdev;
+pub mod packet;
 pub mod pool;
 pub mod port;
 
