@@ -34,6 +34,7 @@ pub struct Links {
     handle: Handle,
     events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
     by_index: HashMap<u32, Link>,
+    by_name: HashMap<String, u32>,
     /// Events were lost: only a new dump tells the truth.
     stale: bool,
 }
@@ -46,14 +47,14 @@ impl Links {
     pub async fn open() -> io::Result<Self> {
         let (connection, handle, events) = new_multicast_connection(&[MulticastGroup::Link])?;
         tokio::spawn(connection);
-        let mut links = Self { handle, events, by_index: HashMap::new(), stale: true };
+        let mut links = Self { handle, events, by_index: HashMap::new(), by_name: HashMap::new(), stale: true };
         links.resync().await?;
         Ok(links)
     }
 
     /// The link of that name, if there is one now.
     pub fn by_name(&self, name: &str) -> Option<&Link> {
-        self.by_index.values().find(|l| l.name == name)
+        self.by_index.get(self.by_name.get(name)?)
     }
 
     /// The link of that index.
@@ -88,11 +89,11 @@ impl Links {
     fn take(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> bool {
         match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => match read_link(&m) {
-                Some(link) => self.by_index.insert(link.index, link.clone()).as_ref() != Some(&link),
+                Some(link) => self.insert(link),
                 None => false,
             },
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) => {
-                self.by_index.remove(&m.header.index).is_some()
+                self.remove(m.header.index)
             }
             // The socket's buffer ran over: what was lost is unknown.
             NetlinkPayload::Overrun(_) => {
@@ -103,10 +104,34 @@ impl Links {
         }
     }
 
+    /// Takes a link in; true when it is new or has changed.
+    fn insert(&mut self, link: Link) -> bool {
+        if self.by_index.get(&link.index) == Some(&link) {
+            return false;
+        }
+        self.remove(link.index); // it may have had another name
+        self.by_name.insert(link.name.clone(), link.index);
+        self.by_index.insert(link.index, link);
+        true
+    }
+
+    fn remove(&mut self, index: u32) -> bool {
+        let Some(old) = self.by_index.remove(&index) else { return false };
+        // The name may be another link's by now.
+        if self.by_name.get(&old.name) == Some(&index) {
+            self.by_name.remove(&old.name);
+        }
+        true
+    }
+
     async fn resync(&mut self) -> io::Result<()> {
         let dump: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
-        self.by_index = dump.iter().filter_map(read_link).map(|l| (l.index, l)).collect();
+        self.by_index.clear();
+        self.by_name.clear();
+        for link in dump.iter().filter_map(read_link) {
+            self.insert(link);
+        }
         self.stale = false;
         Ok(())
     }

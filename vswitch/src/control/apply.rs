@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use vswitch_api::Topology;
 use vswitch_api::request::{ApplyQuery, FdbKey, ForceQuery};
-use vswitch_api::response::{Changes, ErrorBody, ErrorCode};
+use vswitch_api::response::{Change, Changes, ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port};
 use vswitch_dataplane::fdb::Filter;
 use vswitch_dataplane::{NetId, PortId};
@@ -86,7 +86,7 @@ impl Control {
             return Err(edit::mistakes(problems));
         }
         self.refuse_what_needs_a_restart(next)?;
-        Ok(Changes { changes: topology::diff(&self.desired, next) })
+        Ok(Changes { changes: topology::diff(&self.desired, next).iter().map(Change::from).collect() })
     }
 
     /// `fdb del`: a static entry leaves the configuration too.
@@ -183,20 +183,18 @@ impl Control {
         let gone = self.remove_ports(&next).await;
         let old = std::mem::replace(&mut self.desired, next.clone());
         self.add_records(&next, forced);
-        self.publish().await;
-        self.forget(&gone, &old);
+        let mut queues = Vec::with_capacity(prepared.len());
         for Prepared { config, device } in prepared {
+            // A port that changes its device has the old one still, unless it was in the way of another.
+            self.detach(&config.name, "its device changes".to_owned()).await;
             match device {
-                Ok(opened) => self.attach(config, opened).await,
-                Err(why) => {
-                    self.detach(&config.name, why.clone()).await;
-                    if let Some(record) = self.ports.get_mut(&config.name) {
-                        record.state = PortState::Waiting(why);
-                    }
-                }
+                Ok(opened) => queues.extend(self.adopt(config, opened)),
+                Err(why) => self.set_waiting(&config.name, why),
             }
         }
         self.publish().await;
+        self.forget(&gone, &old);
+        self.serve(queues).await;
         self.set_static_entries(&old);
     }
 

@@ -32,7 +32,7 @@ pub(super) struct DeviceInput<'a> {
 
 /// The MTU that a port enforces, in bytes: what was asked for, or the netdev's, and never more than the driver can carry.
 pub(super) fn effective_mtu(config: &topology::Port, device: &DeviceInput<'_>) -> u32 {
-    config.mtu.map_or(device.mtu, u32::from).min(device.facts.mtu_limit)
+    config.mtu.unwrap_or(device.mtu).min(device.facts.mtu_limit)
 }
 
 /// One counter block for each worker.

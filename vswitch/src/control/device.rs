@@ -111,7 +111,7 @@ impl Opener {
     }
 
     fn open_packet(self, link: &Link) -> Result<Opened, impl std::error::Error + use<>> {
-        packet::open(&link.name, self.workers, self.pool)
+        packet::open(&link.name, self.workers)
     }
 }
 
@@ -122,7 +122,7 @@ pub(super) fn check(port: &Port, facts: &Facts) -> Result<(), String> {
         return Err(format!("cannot be a trunk: {why}"));
     }
     match port.mtu {
-        Some(mtu) if u32::from(mtu) > facts.mtu_limit => {
+        Some(mtu) if mtu > facts.mtu_limit => {
             Err(format!("cannot carry an MTU of {mtu}: the limit of {} here is {}", facts.mode, facts.mtu_limit))
         }
         _ => Ok(()),

@@ -1,13 +1,20 @@
 //! Following the world: netdevs that come, go and change, and devices that fail under the workers.
 
 use vswitch_api::topology::{Kind, Port};
-use vswitch_dataplane::fdb::Filter;
 use vswitch_dataplane::PortId;
-use vswitch_io::Opened;
+use vswitch_dataplane::fdb::Filter;
+use vswitch_io::{Opened, RxQueue, TxQueue};
 
 use super::device::{self, Device, NotOpened};
 use super::{Control, PortState, safety};
 use crate::worker::Event;
+
+/// Queues of a port that no worker has yet.
+pub(super) struct NewQueues {
+    port: PortId,
+    rx: Vec<Box<dyn RxQueue>>,
+    tx: Vec<Box<dyn TxQueue>>,
+}
 
 impl Control {
     /// Brings every port in line with the links as they are now.
@@ -61,44 +68,50 @@ impl Control {
         };
         match opened {
             Ok(opened) => {
-                self.attach(config, opened).await;
+                let queues = self.adopt(config, opened);
+                self.publish().await;
+                self.serve(queues.into_iter().collect()).await;
                 true
             }
             Err(error) => {
-                let why = error.into_text();
-                if let Some(record) = self.ports.get_mut(&config.name) {
-                    let news = !matches!(&record.state, PortState::Waiting(old) if *old == why);
-                    if news {
-                        tracing::info!(port = config.name, why, "the port waits");
-                    }
-                    record.state = PortState::Waiting(why);
-                }
+                self.set_waiting(&config.name, error.into_text());
                 false
             }
         }
     }
 
-    /// Gives an open device to the workers, once the snapshot knows it.
-    pub(super) async fn attach(&mut self, config: &Port, opened: Opened) {
+    /// Notes why a port waits, and logs it when that is news.
+    pub(super) fn set_waiting(&mut self, name: &str, why: String) {
+        let Some(record) = self.ports.get_mut(name) else { return };
+        if !matches!(&record.state, PortState::Waiting(old) if *old == why) {
+            tracing::info!(port = name, why, "the port waits");
+        }
+        record.state = PortState::Waiting(why);
+    }
+
+    /// Makes an open device the port's. The queues are for [`Control::serve`], once a snapshot knows the port.
+    pub(super) fn adopt(&mut self, config: &Port, opened: Opened) -> Option<NewQueues> {
         let Opened { rx, tx, facts, guard } = opened;
-        let Some(id) = self.port_ids.get(&config.name) else { return };
+        let port = PortId(self.port_ids.get(&config.name)?);
+        let record = self.ports.get_mut(&config.name)?;
         let link = self.links.by_name(config.netdev());
-        let device = Device {
+        tracing::info!(port = config.name, netdev = config.netdev(), kind = ?facts.kind, mode = facts.mode, "attached");
+        record.state = PortState::Attached(Device {
             index: link.map(|l| l.index),
             netdev: config.netdev().to_owned(),
             up: link.is_none_or(|l| l.up),
             mtu: facts.mtu,
             facts,
             guard,
-        };
-        let (kind, mode) = (device.facts.kind, device.facts.mode.clone());
-        tracing::info!(port = config.name, netdev = device.netdev, ?kind, mode, "attached");
-        if let Some(record) = self.ports.get_mut(&config.name) {
-            record.state = PortState::Attached(device);
+        });
+        Some(NewQueues { port, rx, tx })
+    }
+
+    /// Gives queues to the workers. After the snapshot, since a frame of a port that it does not know could not be counted.
+    pub(super) async fn serve(&self, queues: Vec<NewQueues>) {
+        for NewQueues { port, rx, tx } in queues {
+            self.workers.attach(port, rx, tx).await;
         }
-        // First the snapshot, then the queues: a frame of a port that the snapshot does not know could not be counted.
-        self.publish().await;
-        self.workers.attach(PortId(id), rx, tx).await;
     }
 
     /// Takes a port's queues from the workers and closes its device. The snapshot is left to the caller.

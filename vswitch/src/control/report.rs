@@ -232,7 +232,7 @@ impl Control {
             name: n.name.clone(),
             tenant: n.tenant.clone(),
             vlan: n.vlan,
-            ageing: vswitch_api::value::duration::to_text(n.ageing),
+            ageing: vswitch_api::value::duration::format(n.ageing),
             macs: self.net_ids.get(&n.name).and_then(|id| macs.get(&id).copied()).unwrap_or(0),
             max_macs: n.max_macs,
             ports: self.desired.port.iter().filter(|p| p.carries(&n.name)).map(|p| p.name.clone()).collect(),

@@ -13,9 +13,9 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 use vswitch_api::request::{ApplyQuery, FdbKey, FdbQuery, ForceQuery, NewPort, PortPatch, Trace};
 use vswitch_api::response::{
-    Changes, ErrorBody, ErrorCode, FdbEntry, Flushed, NetworkState, PortState, Stats, Status, TraceResult,
+    Changes, ErrorBody, ErrorCode, FdbEntry, Flushed, NetworkState, PortState, Problem, Stats, Status, TraceResult,
 };
-use vswitch_api::topology::{Network, StaticEntry};
+use vswitch_api::topology::{FileProblem, Network, StaticEntry};
 use vswitch_api::{Topology, paths, topology};
 
 use crate::control::{Options, Remote, edit};
@@ -73,7 +73,8 @@ fn read_topology(headers: &HeaderMap, body: &[u8]) -> Result<Topology, ErrorBody
     }
     let text = std::str::from_utf8(body)
         .map_err(|e| edit::refuse(ErrorCode::Invalid, format!("the topology is not UTF-8: {e}"), ""))?;
-    topology::load(text).map_err(edit::mistakes)
+    let located = |p: FileProblem| Problem { path: format!("line {}: {}", p.line, p.problem.path), ..p.problem };
+    topology::load(text, "").map_err(|all| edit::mistakes(all.into_iter().map(located).collect()))
 }
 
 #[utoipa::path(put, path = paths::CONFIG, params(ApplyQuery), request_body = Topology,

@@ -3,7 +3,7 @@
 
 use vswitch_dataplane::{BATCH_MAX, Egress, PortId, Reason, Snapshot, Verdict, egress};
 use vswitch_dataplane::{NetId, PortCounters};
-use vswitch_io::{Frame, FrameClass, FrameVec, PoolCache, TxQueue};
+use vswitch_io::{Frame, FrameVec, PoolCache, TxQueue};
 use vswitch_wire::FrameBuf;
 use vswitch_wire::segment::Segmenter;
 
@@ -99,17 +99,18 @@ impl Dispatch {
     /// Cuts a GSO frame for a port that takes none.
     fn segment(&mut self, snapshot: &Snapshot, port: PortId, whole: Frame) {
         let finish = !snapshot.port(port).is_some_and(|p| p.caps.csum);
-        let Ok(mut segments) = Segmenter::new(whole.bytes(), whole.meta().offload) else {
+        let Ok(mut segments) = Segmenter::new(whole.bytes(), &whole.meta().offload) else {
             return self.discard(snapshot, port, Reason::BadSegmentation, whole);
         };
         let count = segments.count() as u64;
         self.count(snapshot, port, |c| c.replicated.add(count.saturating_sub(1)));
+        let longest = segments.longest();
         for made in 0..count {
-            let Some(mut frame) = self.pool.acquire(FrameClass::Wire) else {
+            let Some(mut frame) = self.pool.acquire_for(longest) else {
                 self.count(snapshot, port, |c| c.drop(Reason::PoolEmpty, count - made));
                 break;
             };
-            frame.set_len(frame.capacity());
+            frame.set_len(longest);
             let Some((len, offload)) = segments.next_into(frame.bytes_mut(), finish) else {
                 self.count(snapshot, port, |c| c.drop(Reason::BadSegmentation, count - made));
                 self.pool.release(frame);
