@@ -20,6 +20,8 @@ pub mod id;
 pub mod pipeline;
 pub mod reason;
 pub mod snapshot;
+mod sync;
+mod table;
 
 pub use counters::{Counter, NetworkCounters, PortCounters};
 pub use egress::Egress;
