@@ -28,7 +28,7 @@ fn judge<F: FrameBuf>(port: &Port, slot: &Slot, frame: &F) -> Result<(), Reason>
     if slot.destination.is_reserved() {
         return Err(Reason::ReservedMac);
     }
-    let work = frame.meta().offload;
+    let work = &frame.meta().offload;
     if !offload::fits(frame.bytes(), work) {
         return Err(Reason::BadOffload);
     }

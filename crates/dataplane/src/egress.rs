@@ -89,7 +89,7 @@ fn unfinished(caps: Caps, work: Offload) -> (bool, Egress) {
         // A device that cuts a frame must finish the checksums of its segments (VIRTIO 1.2 section 5.1.3.1).
         Some(gso) if caps.csum && caps.takes(gso.kind) => (false, Egress::Ready),
         Some(_) => (false, Egress::Segment),
-        None => (work.csum.is_some() && !caps.csum, Egress::Ready),
+        None => (work.csum.is_some_and(|csum| !caps.takes_csum(csum)), Egress::Ready),
     }
 }
 

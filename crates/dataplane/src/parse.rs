@@ -2,6 +2,7 @@
 
 use alloc::{format, string::String};
 
+use vswitch_wire::ethernet::{HEADER_LEN, Header};
 use vswitch_wire::vlan::{TAG_LEN, TPID_8021Q};
 use vswitch_wire::{FrameBuf, Mac, vlan};
 
@@ -9,9 +10,6 @@ use crate::Reason;
 use crate::pipeline::Effects;
 use crate::vector::{Slot, Vector};
 use crate::vlan::has_dot1q;
-
-/// Bytes of an Ethernet header: two addresses and the EtherType.
-pub(crate) const HEADER_LEN: usize = 14;
 
 pub(crate) fn run<F: FrameBuf>(vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
     for lane in vector.undecided() {
@@ -50,11 +48,8 @@ fn parse<F: FrameBuf>(frame: &mut F) -> Result<(Mac, Mac), Reason> {
         return Err(Reason::Runt);
     }
     // Again, since the tag may have been all that made it long enough.
-    let Some([d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _]) = frame.bytes().first_chunk::<HEADER_LEN>()
-    else {
-        return Err(Reason::Runt);
-    };
-    Ok((Mac([*d0, *d1, *d2, *d3, *d4, *d5]), Mac([*s0, *s1, *s2, *s3, *s4, *s5])))
+    let header = Header::new_checked(frame.bytes()).map_err(|_| Reason::Runt)?;
+    Ok((header.destination(), header.source()))
 }
 
 fn words<F: FrameBuf>(slot: &Slot, frame: &F) -> String {

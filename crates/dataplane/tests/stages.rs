@@ -152,6 +152,7 @@ fn offloads() -> Vec<Case> {
         bad("GSO of no size", csum(34, 16), gso(GsoKind::Tcp4, 0)),
         bad("TCP with the checksum of UDP", csum(34, 6), gso(GsoKind::Tcp4, 1000)),
         bad("UDP with the checksum of TCP", csum(34, 16), gso(GsoKind::Udp, 1000)),
+        bad("a checksum in the IP header", csum(24, 0), None),
         bad("a TCP header past the end", csum(len - 18, 16), gso(GsoKind::Tcp4, 1000)),
         dropped("a TCP header of four words", Reason::BadOffload, two(), short_header),
         whole("segments of an MTU's worth", 1460, 3000),
