@@ -3,7 +3,7 @@
 use vswitch_wire::vlan::{self, Tag};
 use vswitch_wire::{Caps, FrameBuf, Offload, checksum};
 
-use crate::offload::counted_len;
+use crate::offload::is_carried;
 use crate::vlan::has_dot1q;
 use crate::{EgressVlan, NetId, PortId, Reason, Snapshot};
 
@@ -75,7 +75,7 @@ pub(crate) fn plan<F: FrameBuf>(
     if to.isolated && snapshot.port(ingress).is_some_and(|from| from.isolated) {
         return Err(Reason::Isolated);
     }
-    if counted_len(frame, tag.is_some()) > to.max_frame as usize {
+    if !is_carried(frame, tag.is_some(), to.max_frame) {
         return Err(Reason::TooBigEgress);
     }
     let (finish, egress) = unfinished(to.caps, meta.offload);

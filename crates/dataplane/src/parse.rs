@@ -35,21 +35,24 @@ fn wire_len<F: FrameBuf>(frame: &F) -> u32 {
 /// Destination and source of a frame whose 802.1Q tag, if it has one, is moved to the metadata.
 #[inline]
 fn parse<F: FrameBuf>(frame: &mut F) -> Result<(Mac, Mac), Reason> {
-    if frame.bytes().len() < HEADER_LEN {
-        return Err(Reason::Runt);
+    let header = Header::new_checked(frame.bytes()).map_err(|_| Reason::Runt)?;
+    let addresses = (header.destination(), header.source());
+    if header.ether_type() == TPID_8021Q || frame.meta().tag.is_some() {
+        take_tag(frame)?;
     }
+    Ok(addresses)
+}
+
+/// Moves the outermost tag of a frame, which has a whole header, to where it belongs.
+fn take_tag<F: FrameBuf>(frame: &mut F) -> Result<(), Reason> {
     // A driver hands over any tag that its device took out; one that is not 802.1Q is payload to this switch.
     if frame.meta().tag.is_some_and(|tag| tag.tpid != TPID_8021Q) {
         vlan::push(frame).map_err(|_| Reason::NoHeadroom)?;
     }
     vlan::pop(frame);
-    // What is no whole tag now would be one when a device pads the frame.
-    if frame.meta().tag.is_none() && has_dot1q(frame.bytes()) {
-        return Err(Reason::Runt);
-    }
-    // Again, since the tag may have been all that made it long enough.
-    let header = Header::new_checked(frame.bytes()).map_err(|_| Reason::Runt)?;
-    Ok((header.destination(), header.source()))
+    // Too short a tag would become a whole one when a device pads the frame, so no such frame is let in.
+    let is_cut = frame.meta().tag.is_none() && has_dot1q(frame.bytes());
+    if is_cut || frame.bytes().len() < HEADER_LEN { Err(Reason::Runt) } else { Ok(()) }
 }
 
 fn words<F: FrameBuf>(slot: &Slot, frame: &F) -> String {

@@ -74,7 +74,12 @@ fn admission() -> Vec<Case> {
         flooded("a header alone", two(), VecFrame::new(&plain()[..14]), vec![(1, plain()[..14].to_vec())]),
         case("a tag, and the EtherType behind it cut off", Reason::Runt, one_tag(0)[..17].to_vec()),
         case("a tag without its TCI", Reason::Runt, one_tag(0)[..15].to_vec()),
-        dropped("a tag beside the bytes makes no header longer", Reason::Runt, two(), with(&plain()[..13], Tag::dot1q(0), 64)),
+        dropped(
+            "a tag beside the bytes makes no header longer",
+            Reason::Runt,
+            two(),
+            with(&plain()[..13], Tag::dot1q(0), 64),
+        ),
         case("broadcast source", Reason::BadSource, eth(B, Mac::BROADCAST, &[], b"")),
         case("group source", Reason::BadSource, eth(B, GROUP, &[], b"")),
         case("zero source", Reason::BadSource, eth(B, Mac::ZERO, &[], b"")),
@@ -307,7 +312,12 @@ fn every_case_has_its_verdict_and_its_bytes() {
             switch.receive(ingress, &mut [frame]);
         }
         let outcome = switch.receive(case.ingress, &mut [case.frame]).remove(0);
-        assert_eq!(outcome, Outcome { verdict: case.verdict, out: case.out, lost: case.lost }, "{}", case.name);
+        assert_eq!(
+            outcome,
+            Outcome { verdict: case.verdict, out: case.out, lost: case.lost },
+            "{}",
+            case.name
+        );
         if case.verdict != Verdict::Drop(Reason::PortGone) {
             switch.assert_conserved();
         }
