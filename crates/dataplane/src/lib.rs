@@ -27,6 +27,8 @@ pub mod pipeline;
 pub mod reason;
 pub mod snapshot;
 mod storm;
+mod sync;
+mod table;
 mod vector;
 mod vlan;
 
