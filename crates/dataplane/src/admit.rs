@@ -28,12 +28,12 @@ fn judge<F: FrameBuf>(port: &Port, slot: &Slot, frame: &F) -> Result<(), Reason>
     if slot.destination.is_reserved() {
         return Err(Reason::ReservedMac);
     }
-    let work = frame.meta().offload;
+    let work = &frame.meta().offload;
     if !offload::fits(frame.bytes(), work) {
         return Err(Reason::BadOffload);
     }
     // What a GSO frame stands for is known to be short enough only at the port where it leaves.
-    if work.gso.is_none() && offload::counted_len(frame, frame.meta().tag.is_some()) > port.max_frame as usize {
+    if work.gso.is_none() && !offload::is_carried(frame, frame.meta().tag.is_some(), port.max_frame) {
         return Err(Reason::TooBigIngress);
     }
     Ok(())

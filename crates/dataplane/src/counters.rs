@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::vector::Slot;
-use crate::{Reason, Snapshot, Verdict};
+use crate::{NetId, Reason, Snapshot, Verdict};
 
 /// A counter with a single writer. Readers may see it late, never torn.
 #[derive(Debug, Default)]
@@ -82,32 +82,54 @@ pub(crate) fn account(
     worker: usize,
     port: &PortCounters,
     slots: &[Slot],
-    mut verdicts: &[Verdict],
+    verdicts: &[Verdict],
 ) {
-    port.rx_packets.add(slots.len() as u64);
-    port.rx_bytes.add(bytes(slots));
-    for verdict in verdicts {
+    let count = |network: Option<NetId>, run: &Tally| {
+        if let Some(counters) = network.and_then(|id| snapshot.network(id)?.counters.get(worker)) {
+            run.add_to(&counters.packets, &counters.bytes, &counters.flooded);
+        }
+    };
+    let mut all = Tally::default();
+    // Neighbours mostly share a network: one addition for each run of them.
+    let mut run = Tally::default();
+    let mut network = None;
+    for (slot, verdict) in slots.iter().zip(verdicts) {
+        if slot.network != network {
+            count(network, &run);
+            all.merge(&run);
+            (network, run) = (slot.network, Tally::default());
+        }
+        run.packets += 1;
+        run.bytes += u64::from(slot.len);
         match verdict {
+            Verdict::Flood { .. } => run.flooded += 1,
             Verdict::Drop(reason) => port.drop(*reason, 1),
-            Verdict::Flood { .. } => port.flooded.add(1),
             Verdict::Unicast { .. } | Verdict::Pending => {}
         }
     }
-    // Neighbours mostly share a network: one addition for each run of them.
-    for run in slots.chunk_by(|a, b| a.network == b.network) {
-        let (decided, rest) = verdicts.split_at(run.len());
-        verdicts = rest;
-        let counters = run[0].network.and_then(|id| snapshot.network(id)?.counters.get(worker));
-        let Some(counters) = counters else { continue };
-        counters.packets.add(run.len() as u64);
-        counters.bytes.add(bytes(run));
-        let flooded = decided.iter().filter(|v| matches!(v, Verdict::Flood { .. })).count();
-        if flooded > 0 {
-            counters.flooded.add(flooded as u64);
-        }
-    }
+    count(network, &run);
+    all.merge(&run);
+    all.add_to(&port.rx_packets, &port.rx_bytes, &port.flooded);
 }
 
-fn bytes(slots: &[Slot]) -> u64 {
-    slots.iter().map(|slot| u64::from(slot.len)).sum()
+/// Sums of some frames.
+#[derive(Default)]
+struct Tally {
+    packets: u64,
+    bytes: u64,
+    flooded: u64,
+}
+
+impl Tally {
+    fn merge(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.flooded += other.flooded;
+    }
+
+    fn add_to(&self, packets: &Counter, bytes: &Counter, flooded: &Counter) {
+        packets.add(self.packets);
+        bytes.add(self.bytes);
+        flooded.add(self.flooded);
+    }
 }

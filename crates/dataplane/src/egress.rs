@@ -3,7 +3,7 @@
 use vswitch_wire::vlan::{self, Tag};
 use vswitch_wire::{Caps, FrameBuf, Offload, checksum};
 
-use crate::offload::counted_len;
+use crate::offload::is_carried;
 use crate::vlan::has_dot1q;
 use crate::{EgressVlan, NetId, PortId, Reason, Snapshot};
 
@@ -75,7 +75,7 @@ pub(crate) fn plan<F: FrameBuf>(
     if to.isolated && snapshot.port(ingress).is_some_and(|from| from.isolated) {
         return Err(Reason::Isolated);
     }
-    if counted_len(frame, tag.is_some()) > to.max_frame as usize {
+    if !is_carried(frame, tag.is_some(), to.max_frame) {
         return Err(Reason::TooBigEgress);
     }
     let (finish, egress) = unfinished(to.caps, meta.offload);
@@ -89,7 +89,7 @@ fn unfinished(caps: Caps, work: Offload) -> (bool, Egress) {
         // A device that cuts a frame must finish the checksums of its segments (VIRTIO 1.2 section 5.1.3.1).
         Some(gso) if caps.csum && caps.takes(gso.kind) => (false, Egress::Ready),
         Some(_) => (false, Egress::Segment),
-        None => (work.csum.is_some() && !caps.csum, Egress::Ready),
+        None => (work.csum.is_some_and(|csum| !caps.takes_csum(csum)), Egress::Ready),
     }
 }
 

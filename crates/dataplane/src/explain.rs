@@ -38,7 +38,7 @@ pub fn explain<F: FrameBuf>(
     };
     let cx = Context { snapshot, now, ingress, port };
     let mut verdict = Verdict::Pending;
-    let mut words = Words { steps: Vec::new() };
+    let mut words = Words { steps: Vec::new(), learnt: None };
     let mut slot = Slot::default();
     let mut vector = Vector {
         frames: slice::from_mut(frame),
@@ -61,6 +61,8 @@ pub fn explain<F: FrameBuf>(
 /// Says everything, does nothing.
 struct Words {
     steps: Vec<Step>,
+    /// What would have been learnt.
+    learnt: Option<Mac>,
 }
 
 impl Words {
@@ -86,10 +88,21 @@ impl Words {
 
 impl Effects for Words {
     fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn {
-        match cx.snapshot.fdb().lookup(network, source) {
+        let learn = match cx.snapshot.fdb().get(network, source, cx.now) {
             None => Learn::Added,
-            Some(port) if port == cx.ingress => Learn::Known,
-            Some(from) => Learn::Moved { from },
+            Some(entry) if entry.is_static => Learn::Static,
+            Some(entry) if entry.port == cx.ingress => Learn::Known,
+            Some(entry) if entry.is_held => Learn::Held,
+            Some(entry) => Learn::Moved { from: entry.port },
+        };
+        self.learnt = matches!(learn, Learn::Added | Learn::Moved { .. }).then_some(source);
+        learn
+    }
+
+    fn lookup(&self, cx: &Context<'_>, network: NetId, destination: Mac) -> Option<PortId> {
+        match self.learnt {
+            Some(source) if source == destination => Some(cx.ingress),
+            _ => cx.snapshot.fdb().lookup(network, destination),
         }
     }
 

@@ -262,17 +262,16 @@ impl Fdb {
         let now = Seconds::from(now);
         let mut entries = Vec::with_capacity(self.len());
         self.table.scan_all(|key, word| {
-            let record = Record::unpack(word);
-            entries.push(Entry {
-                network: place_of(key, record).network,
-                mac: Mac::from_u64(key),
-                port: record.port,
-                is_static: record.is_static,
-                is_held: record.is_held(now),
-                idle: record.idle(now),
-            });
+            entries.push(entry(key, Record::unpack(word), now));
         });
         entries
+    }
+
+    /// The entry of one address.
+    #[must_use]
+    pub fn get(&self, network: NetId, mac: Mac, now: Instant) -> Option<Entry> {
+        let key = key(network, mac);
+        self.table.get(key).map(|word| entry(key, Record::unpack(word), now.into()))
     }
 
     /// Entries now.
@@ -333,4 +332,16 @@ fn key(network: NetId, mac: Mac) -> u64 {
 /// Where an entry is.
 fn place_of(key: u64, record: Record) -> Place {
     Place { network: NetId((key >> 48) as u16), port: record.port }
+}
+
+/// What control sees of a record.
+fn entry(key: u64, record: Record, now: Seconds) -> Entry {
+    Entry {
+        network: place_of(key, record).network,
+        mac: Mac::from_u64(key),
+        port: record.port,
+        is_static: record.is_static,
+        is_held: record.is_held(now),
+        idle: record.idle(now),
+    }
 }

@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use vswitch_wire::FrameBuf;
+use vswitch_wire::{FrameBuf, Mac};
 
 use crate::pipeline::Effects;
 use crate::storm::{Class, police};
@@ -27,7 +27,7 @@ fn decide(cx: &Context<'_>, slot: &Slot, effects: &mut impl Effects) -> Result<V
         effects.say("forward", || format!("{to} is a group address: flooded"));
         return flood(cx, network);
     }
-    if let Some((id, port)) = find(cx, slot, network) {
+    if let Some((id, port)) = find(cx, network, to, effects) {
         effects.say("forward", || format!("{to} is behind {{port {}}}", id.0));
         return unicast(cx, network, id, port);
     }
@@ -38,8 +38,13 @@ fn decide(cx: &Context<'_>, slot: &Slot, effects: &mut impl Effects) -> Result<V
 
 /// Where the destination is. An entry that outlived its port, or the port's membership, counts for nothing.
 #[inline]
-fn find<'a>(cx: &Context<'a>, slot: &Slot, network: NetId) -> Option<(PortId, &'a Port)> {
-    let id = cx.snapshot.fdb().lookup(network, slot.destination)?;
+fn find<'a>(
+    cx: &Context<'a>,
+    network: NetId,
+    destination: Mac,
+    effects: &impl Effects,
+) -> Option<(PortId, &'a Port)> {
+    let id = effects.lookup(cx, network, destination)?;
     let port = cx.snapshot.port(id)?;
     (port.egress_vlan(network) != EgressVlan::NotMember).then_some((id, port))
 }

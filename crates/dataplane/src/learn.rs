@@ -2,27 +2,28 @@
 
 use alloc::format;
 
-use vswitch_wire::{FrameBuf, Mac};
+use vswitch_wire::FrameBuf;
 
 use crate::fdb::Learn;
 use crate::pipeline::Effects;
 use crate::vector::{Context, Vector};
-use crate::{NetId, Reason};
+use crate::Reason;
 
 pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
     // A port that is down was flushed; the last frames out of its queue must not bring its entries back.
     if !cx.port.up {
         return;
     }
-    let mut last: Option<(NetId, Mac, Learn)> = None;
+    let mut last = None;
+    let mut learnt = Learn::Known;
     for lane in vector.undecided() {
         let Some(network) = lane.slot.network else { continue };
         let source = lane.slot.source;
-        let learnt = match last {
-            Some((n, mac, learnt)) if n == network && mac == source => learnt,
-            _ => effects.learn(cx, network, source),
-        };
-        last = Some((network, source, learnt));
+        let key = Some((network, source.to_u64()));
+        if key != last {
+            learnt = effects.learn(cx, network, source);
+            last = key;
+        }
         effects.say("learn", || match learnt {
             Learn::Known => format!("{source} is known at this port"),
             Learn::Added => format!("{source} is new, and learnt at this port"),

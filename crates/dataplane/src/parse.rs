@@ -2,6 +2,7 @@
 
 use alloc::{format, string::String};
 
+use vswitch_wire::ethernet::{HEADER_LEN, Header};
 use vswitch_wire::vlan::{TAG_LEN, TPID_8021Q};
 use vswitch_wire::{FrameBuf, Mac, vlan};
 
@@ -9,9 +10,6 @@ use crate::Reason;
 use crate::pipeline::Effects;
 use crate::vector::{Slot, Vector};
 use crate::vlan::has_dot1q;
-
-/// Bytes of an Ethernet header: two addresses and the EtherType.
-pub(crate) const HEADER_LEN: usize = 14;
 
 pub(crate) fn run<F: FrameBuf>(vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
     for lane in vector.undecided() {
@@ -37,24 +35,24 @@ fn wire_len<F: FrameBuf>(frame: &F) -> u32 {
 /// Destination and source of a frame whose 802.1Q tag, if it has one, is moved to the metadata.
 #[inline]
 fn parse<F: FrameBuf>(frame: &mut F) -> Result<(Mac, Mac), Reason> {
-    if frame.bytes().len() < HEADER_LEN {
-        return Err(Reason::Runt);
+    let header = Header::new_checked(frame.bytes()).map_err(|_| Reason::Runt)?;
+    let addresses = (header.destination(), header.source());
+    if header.ether_type() == TPID_8021Q || frame.meta().tag.is_some() {
+        take_tag(frame)?;
     }
+    Ok(addresses)
+}
+
+/// Moves the outermost tag of a frame, which has a whole header, to where it belongs.
+fn take_tag<F: FrameBuf>(frame: &mut F) -> Result<(), Reason> {
     // A driver hands over any tag that its device took out; one that is not 802.1Q is payload to this switch.
     if frame.meta().tag.is_some_and(|tag| tag.tpid != TPID_8021Q) {
         vlan::push(frame).map_err(|_| Reason::NoHeadroom)?;
     }
     vlan::pop(frame);
-    // What is no whole tag now would be one when a device pads the frame.
-    if frame.meta().tag.is_none() && has_dot1q(frame.bytes()) {
-        return Err(Reason::Runt);
-    }
-    // Again, since the tag may have been all that made it long enough.
-    let Some([d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _]) = frame.bytes().first_chunk::<HEADER_LEN>()
-    else {
-        return Err(Reason::Runt);
-    };
-    Ok((Mac([*d0, *d1, *d2, *d3, *d4, *d5]), Mac([*s0, *s1, *s2, *s3, *s4, *s5])))
+    // Too short a tag would become a whole one when a device pads the frame, so no such frame is let in.
+    let is_cut = frame.meta().tag.is_none() && has_dot1q(frame.bytes());
+    if is_cut || frame.bytes().len() < HEADER_LEN { Err(Reason::Runt) } else { Ok(()) }
 }
 
 fn words<F: FrameBuf>(slot: &Slot, frame: &F) -> String {

@@ -57,6 +57,8 @@ pub struct Batch<'a, F> {
 pub(crate) trait Effects {
     /// Learns that `source` is behind the port that the batch came in by.
     fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn;
+    /// Where `destination` is, sources of this batch included.
+    fn lookup(&self, cx: &Context<'_>, network: NetId, destination: Mac) -> Option<PortId>;
     /// Whether the ingress port's limit lets one more frame of this class be flooded.
     fn may_flood(&mut self, cx: &Context<'_>, class: Class) -> bool;
     /// Says what `stage` decided.
@@ -96,7 +98,8 @@ impl Pipeline {
     pub fn process<F: FrameBuf>(&mut self, snapshot: &Snapshot, now: Instant, batch: &mut Batch<'_, F>) {
         debug_assert_eq!(batch.frames.len(), batch.verdicts.len());
         let ingress = batch.ingress;
-        let Some((port, counters)) = snapshot.port(ingress).and_then(|p| Some((p, p.counters.get(self.worker)?)))
+        let Some((port, counters)) =
+            snapshot.port(ingress).and_then(|p| Some((p, p.counters.get(self.worker)?)))
         else {
             return batch.verdicts.fill(Verdict::Drop(Reason::PortGone));
         };
@@ -126,6 +129,11 @@ impl Effects for Live<'_> {
             self.counters.learn_refused.add(1);
         }
         learnt
+    }
+
+    #[inline]
+    fn lookup(&self, cx: &Context<'_>, network: NetId, destination: Mac) -> Option<PortId> {
+        cx.snapshot.fdb().lookup(network, destination)
     }
 
     #[inline]

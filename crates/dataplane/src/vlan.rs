@@ -25,7 +25,9 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
                 lane.slot.network = Some(network);
                 effects.say("vlan", || {
                     let how = match cx.port.attachment {
-                        Attachment::Trunk(_) if vid(lane.frame.meta().tag) == VID_PRIORITY => "the trunk's native network",
+                        Attachment::Trunk(_) if vid(lane.frame.meta().tag) == VID_PRIORITY => {
+                            "the trunk's native network"
+                        }
                         Attachment::Trunk(_) => "by its VLAN ID on this trunk",
                         _ => "the access port's network",
                     };

@@ -52,7 +52,13 @@ fn unfinished_work_goes_to_ports_that_take_it() {
         ("checksum to a port that cannot", CHECKSUM, Caps::NONE, Egress::Ready, Offload::NONE),
         ("GSO to a port that can", gso, tso, Egress::Ready, gso),
         ("GSO to a port that cuts another kind", gso, uso, Egress::Segment, gso),
-        ("GSO to a port that cannot finish checksums", gso, Caps { csum: false, ..tso }, Egress::Segment, gso),
+        (
+            "GSO to a port that cannot finish checksums",
+            gso,
+            Caps { csum: false, ..tso },
+            Egress::Segment,
+            gso,
+        ),
         ("GSO to a port that cannot", gso, Caps::NONE, Egress::Segment, gso),
     ];
     for (name, offload, caps, egress, left) in cases {

@@ -94,7 +94,8 @@ impl Model {
             None => return None,
         };
         let is_hop = middle.is_empty() && word(&frame.rest) == DOT1Q;
-        let wire = [&frame.addresses, &middle, &frame.rest].into_iter().flatten().copied().collect::<Vec<_>>();
+        let wire =
+            [&frame.addresses, &middle, &frame.rest].into_iter().flatten().copied().collect::<Vec<_>>();
         (!is_hop && payload_len(&wire) <= config.mtu).then_some(wire)
     }
 

@@ -74,7 +74,12 @@ fn admission() -> Vec<Case> {
         flooded("a header alone", two(), VecFrame::new(&plain()[..14]), vec![(1, plain()[..14].to_vec())]),
         case("a tag, and the EtherType behind it cut off", Reason::Runt, one_tag(0)[..17].to_vec()),
         case("a tag without its TCI", Reason::Runt, one_tag(0)[..15].to_vec()),
-        dropped("a tag beside the bytes makes no header longer", Reason::Runt, two(), with(&plain()[..13], Tag::dot1q(0), 64)),
+        dropped(
+            "a tag beside the bytes makes no header longer",
+            Reason::Runt,
+            two(),
+            with(&plain()[..13], Tag::dot1q(0), 64),
+        ),
         case("broadcast source", Reason::BadSource, eth(B, Mac::BROADCAST, &[], b"")),
         case("group source", Reason::BadSource, eth(B, GROUP, &[], b"")),
         case("zero source", Reason::BadSource, eth(B, Mac::ZERO, &[], b"")),
@@ -152,6 +157,7 @@ fn offloads() -> Vec<Case> {
         bad("GSO of no size", csum(34, 16), gso(GsoKind::Tcp4, 0)),
         bad("TCP with the checksum of UDP", csum(34, 6), gso(GsoKind::Tcp4, 1000)),
         bad("UDP with the checksum of TCP", csum(34, 16), gso(GsoKind::Udp, 1000)),
+        bad("a checksum in the IP header", csum(24, 0), None),
         bad("a TCP header past the end", csum(len - 18, 16), gso(GsoKind::Tcp4, 1000)),
         dropped("a TCP header of four words", Reason::BadOffload, two(), short_header),
         whole("segments of an MTU's worth", 1460, 3000),
@@ -306,7 +312,12 @@ fn every_case_has_its_verdict_and_its_bytes() {
             switch.receive(ingress, &mut [frame]);
         }
         let outcome = switch.receive(case.ingress, &mut [case.frame]).remove(0);
-        assert_eq!(outcome, Outcome { verdict: case.verdict, out: case.out, lost: case.lost }, "{}", case.name);
+        assert_eq!(
+            outcome,
+            Outcome { verdict: case.verdict, out: case.out, lost: case.lost },
+            "{}",
+            case.name
+        );
         if case.verdict != Verdict::Drop(Reason::PortGone) {
             switch.assert_conserved();
         }

@@ -28,7 +28,10 @@ pub fn out_of_band(bytes: &[u8]) -> VecFrame {
 
 /// TCP over IPv4 from A to B.
 pub fn tcp(payload: usize) -> FrameBuilder {
-    frame(B, A).ip(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)).tcp(1, 2, 0).payload(&vec![7; payload])
+    frame(B, A)
+        .ip(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2))
+        .tcp(1, 2, 0)
+        .payload(&vec![7; payload])
 }
 
 /// A frame of IPv4's EtherType behind `tags` (TPID and TCI, outermost first), written by etherparse.
@@ -79,7 +82,11 @@ pub fn network() -> Network {
 }
 
 pub fn snapshot(ports: &[Port], networks: &[Network], fdb: Arc<Fdb>) -> Snapshot {
-    Snapshot::new(ports.iter().cloned().map(Some).collect(), networks.iter().cloned().map(Some).collect(), fdb)
+    Snapshot::new(
+        ports.iter().cloned().map(Some).collect(),
+        networks.iter().cloned().map(Some).collect(),
+        fdb,
+    )
 }
 
 /// What became of one frame.
@@ -118,7 +125,11 @@ impl Switch {
     pub fn receive(&mut self, ingress: u16, frames: &mut [VecFrame]) -> Vec<Outcome> {
         let ingress = PortId(ingress);
         let mut verdicts = vec![Verdict::Pending; frames.len()];
-        self.pipeline.process(&self.snapshot, self.now, &mut Batch { ingress, frames, verdicts: &mut verdicts });
+        self.pipeline.process(
+            &self.snapshot,
+            self.now,
+            &mut Batch { ingress, frames, verdicts: &mut verdicts },
+        );
         frames.iter().zip(verdicts).map(|(frame, verdict)| self.dispatch(ingress, frame, verdict)).collect()
     }
 
