@@ -35,8 +35,8 @@ impl Namespace {
         })?;
         namespace.set_up("lo")?;
         // The larger of the two decides for links to come.
-        namespace.sysctl("net/ipv6/conf/all/accept_dad", "0")?;
-        namespace.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+        namespace.ipv6_sysctl("all", "accept_dad", "0")?;
+        namespace.ipv6_sysctl("default", "accept_dad", "0")?;
         Ok(namespace)
     }
 
@@ -83,6 +83,20 @@ impl Namespace {
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         self.enter(|| fs::write(format!("/proc/sys/{key}"), value))?
             .map_err(Error::system(format!("set sysctl {key} to {value}")))
+    }
+
+    /// Keeps the namespace's own IPv6 off a link: no link-local address, and so no frame that nobody asked
+    /// for. The end of a veth that belongs to a switch is such a link.
+    pub fn disable_ipv6(&self, link: &str) -> Result<()> {
+        self.ipv6_sysctl(link, "disable_ipv6", "1")
+    }
+
+    /// A kernel without IPv6 has no such sysctls, and needs none.
+    fn ipv6_sysctl(&self, link: &str, key: &str, value: &str) -> Result<()> {
+        if !Path::new("/proc/sys/net/ipv6").exists() {
+            return Ok(());
+        }
+        self.sysctl(&format!("net/ipv6/conf/{link}/{key}"), value)
     }
 
     /// A command that will run inside this namespace, with a `/sys` that shows the devices in it (as

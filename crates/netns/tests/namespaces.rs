@@ -57,6 +57,19 @@ fn link_attributes_are_set_and_read_back() {
 }
 
 #[test]
+fn a_link_without_ipv6_sends_nothing_by_itself() {
+    let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    veth((&a, "near"), (&b, "far"), Veth::default()).unwrap();
+    a.disable_ipv6("near").unwrap();
+    b.disable_ipv6("far").unwrap();
+    a.set_up("near").unwrap();
+    b.set_up("far").unwrap();
+    b.wait_for_link("far", SOON, |link| link.is_some_and(|link| link.is_running)).unwrap();
+    assert_eq!(b.run("ip", ["-6", "address", "show"]).unwrap().matches("inet6").count(), 1, "that of lo");
+    assert_eq!(a.link("near").unwrap().unwrap().counters.tx_packets, 0);
+}
+
+#[test]
 fn errors_carry_what_and_the_kernel_s_reason() {
     let a = Namespace::new().unwrap();
     assert_eq!(a.set_up("none").unwrap_err().to_string(), "no link \"none\" in this network namespace");
