@@ -8,10 +8,11 @@
 //! * [`client`]: one request, one answer, three kinds of failure (the CLI's exit codes).
 //!
 //! One set of types serves both notations: keys are kebab-case in TOML and snake_case in JSON, and
-//! `topology::load` and `topology::to_toml` convert them at that boundary alone.
+//! [`topology::load`] and [`topology::to_toml`] convert them at that boundary alone.
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod paths;
 pub mod request;
 pub mod response;

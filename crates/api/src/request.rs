@@ -17,6 +17,10 @@ pub struct ApplyQuery {
     pub dry_run: bool,
     /// Attaches even the netdev that carries the default route or the caller's session.
     pub force: bool,
+    /// Where the caller's own session comes from, as SSH tells: the netdev towards it is protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub session: Option<std::net::IpAddr>,
 }
 
 /// Query of POST [`crate::paths::PORTS`] and PATCH [`crate::paths::PORT`].
@@ -26,6 +30,10 @@ pub struct ApplyQuery {
 pub struct ForceQuery {
     /// Attaches even the netdev that carries the default route or the caller's session.
     pub force: bool,
+    /// Where the caller's own session comes from, as SSH tells: the netdev towards it is protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub session: Option<std::net::IpAddr>,
 }
 
 /// Which FDB entries: query of GET [`crate::paths::FDB`], body of POST [`crate::paths::FDB_FLUSH`]. Both conditions hold.

@@ -402,6 +402,45 @@ pub enum Item {
     Host,
 }
 
+impl fmt::Display for Change {
+    /// As in `~ port web1: access red -> blue, mtu 9000 -> default`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, item) = (self.op.sign(), self.item.name());
+        write!(f, "{sign} {item} {}", self.name)?;
+        for (i, field) in self.fields.iter().enumerate() {
+            f.write_str(if i == 0 { ": " } else { ", " })?;
+            let to = field.to.as_deref().unwrap_or("default");
+            match (self.op, &field.from) {
+                (Op::Add, _) => write!(f, "{} {to}", field.key)?,
+                (_, from) => write!(f, "{} {} -> {to}", field.key, from.as_deref().unwrap_or("default"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Op {
+    const fn sign(self) -> char {
+        match self {
+            Self::Add => '+',
+            Self::Remove => '-',
+            Self::Change => '~',
+        }
+    }
+}
+
+impl Item {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Switch => "switch",
+            Self::Network => "network",
+            Self::Port => "port",
+            Self::Fdb => "fdb",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// A field of an item that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldChange {

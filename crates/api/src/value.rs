@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Why a text is not such a value: one sentence that says what is expected, with an example.
+/// Why a text is not such a value: what is wrong; how to mend it, with an example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidValue(String);
@@ -65,7 +65,7 @@ pub mod vid {
         };
         let vid = u16::try_from(number).ok().and_then(|n| Vid::new(n).ok());
         vid.map(Some)
-            .ok_or_else(|| de::Error::custom(format_args!("{number} is not a VLAN ID: it must be 1 to 4094")))
+            .ok_or_else(|| de::Error::custom(format_args!("{number} is not a VLAN ID; use 1 to 4094")))
     }
 }
 
@@ -88,7 +88,7 @@ pub mod duration {
         let parsed = number.parse::<u64>().ok().zip(UNITS.iter().find(|(name, _)| *name == unit));
         parsed.and_then(|(n, (_, ms))| n.checked_mul(*ms)).map(Duration::from_millis).ok_or_else(|| {
             InvalidValue(format!(
-                "{text:?} is not a duration: a whole number and a unit (ms, s, m, h) are expected, as in \"300s\""
+                "{text:?} is not a duration; write a whole number and a unit (ms, s, m, h), as in \"300s\""
             ))
         })
     }
@@ -96,8 +96,11 @@ pub mod duration {
     /// Writes a duration in seconds where it is whole seconds, else in milliseconds. Less than that is cut off.
     #[must_use]
     pub fn format(duration: Duration) -> String {
-        let ms = duration.as_millis();
-        if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
+        if duration.subsec_millis() == 0 {
+            format!("{}s", duration.as_secs())
+        } else {
+            format!("{}ms", duration.as_millis())
+        }
     }
 
     /// Writes the text form.
@@ -135,7 +138,7 @@ impl FromStr for Pps {
         let number = text.strip_suffix("pps").filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
         number.and_then(|n| n.parse().ok()).map(Self).ok_or_else(|| {
             InvalidValue(format!(
-                "{text:?} is not a rate: packets per second up to {} are expected, as in \"1000pps\"",
+                "{text:?} is not a rate; write packets per second up to {}, as in \"1000pps\"",
                 u32::MAX
             ))
         })
@@ -170,7 +173,7 @@ impl FromStr for Cidr {
         };
         parse().ok_or_else(|| {
             InvalidValue(format!(
-                "{text:?} is not an address with a prefix length, as in \"10.0.0.11/24\" or \"fd00::11/64\""
+                "{text:?} is not an address with a prefix length; write it as \"10.0.0.11/24\" or \"fd00::11/64\""
             ))
         })
     }

@@ -6,22 +6,35 @@
 //! Parse ([`load`]) -> [`check`] -> compile (the daemon's) -> [`diff`] -> apply (the daemon's). Everything
 //! here is pure. Field names are snake_case in JSON and kebab-case in TOML.
 
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use vswitch_wire::{Mac, Vid};
 
 use crate::value::{self, Cidr, Pps};
 
+mod check;
+mod diff;
+mod file;
+mod keys;
 mod trunk;
 
+pub use check::check;
+pub use diff::{Action, Entry, actions, diff};
+pub use file::{FileProblem, load, to_toml};
 pub use trunk::TrunkEntry;
 
 /// The most ports of one switch.
 pub const PORTS_MAX: usize = 4096;
 /// The most networks of one switch.
 pub const NETWORKS_MAX: usize = 16_384;
+/// The range of an MTU in bytes: from the least of IPv4 (RFC 791) to the most of a netdev.
+pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
+/// The range of an ageing time; the upper end is that of IEEE 802.1Q-2022 table 8-11.
+pub const AGEING_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1_000_000);
 /// The most queues of one tap.
 pub const QUEUES_MAX: u32 = 256; // the kernel's MAX_TAP_QUEUES
 /// How long an unused FDB entry lives, unless told otherwise (IEEE 802.1Q-2022 table 8-11).
@@ -163,8 +176,8 @@ pub struct Port {
     /// The largest packet in bytes, 68 to 65535 (without the Ethernet header, as in `ip link`). Absent: the
     /// netdev's. A tap that the switch creates is given it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 68)]
-    pub mtu: Option<u16>,
+    #[schema(minimum = 68, maximum = 65535)]
+    pub mtu: Option<u32>,
     /// Queue pairs of a `tap`, 1 to 256. Absent: one for each worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 256)]
@@ -196,8 +209,8 @@ impl Port {
 }
 
 /// How frames move between a port and the switch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The best that the existing netdev can have.
     #[default]
@@ -224,6 +237,30 @@ impl Kind {
 
     fn is_auto(&self) -> bool {
         *self == Self::Auto
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "xdp" => Ok(Self::Xdp),
+            "tap" => Ok(Self::Tap),
+            "packet" => Ok(Self::Packet),
+            "vhost-user" => {
+                Err("kind vhost-user is not supported by this version yet; use auto, xdp, tap or packet"
+                    .to_owned())
+            }
+            _ => Err(format!("{text:?} is not a kind of port; use auto, xdp, tap or packet")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        value::text::deserialize(deserializer)
     }
 }
 

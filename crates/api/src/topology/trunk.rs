@@ -43,9 +43,10 @@ impl FromStr for TrunkEntry {
     }
 }
 
+/// The long form.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Translated {
+pub(super) struct Translated {
     network: String,
     #[serde(default, with = "value::vid", skip_serializing_if = "Option::is_none")]
     vlan: Option<Vid>,
