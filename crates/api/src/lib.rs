@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod paths;
 pub mod request;
 pub mod response;

@@ -466,24 +466,6 @@ pub struct ErrorBody {
     pub problems: Vec<Problem>,
 }
 
-impl ErrorBody {
-    /// A failure without a list of problems.
-    #[must_use]
-    pub fn new(code: ErrorCode, message: String, mend: String) -> Self {
-        Self { code, message, mend, problems: Vec::new() }
-    }
-
-    /// A topology with mistakes: the first in the message, all in `problems`.
-    #[must_use]
-    pub fn invalid(problems: Vec<Problem>) -> Self {
-        let (message, mend) = match problems.first() {
-            Some(first) => (Problem { mend: String::new(), ..first.clone() }.to_string(), first.mend.clone()),
-            None => ("the topology is invalid".to_owned(), String::new()),
-        };
-        Self { code: ErrorCode::Invalid, message, mend, problems }
-    }
-}
-
 /// The kind of a failure; each has one HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

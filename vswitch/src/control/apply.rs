@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use vswitch_api::Topology;
 use vswitch_api::request::{ApplyQuery, FdbKey, ForceQuery};
-use vswitch_api::response::{Change, Changes, ErrorBody, ErrorCode};
+use vswitch_api::response::{Changes, ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port};
 use vswitch_dataplane::fdb::Filter;
 use vswitch_dataplane::{NetId, PortId};
@@ -86,7 +86,7 @@ impl Control {
             return Err(edit::mistakes(problems));
         }
         self.refuse_what_needs_a_restart(next)?;
-        Ok(Changes { changes: topology::diff(&self.desired, next).iter().map(Change::from).collect() })
+        Ok(Changes { changes: topology::diff(&self.desired, next) })
     }
 
     /// `fdb del`: a static entry leaves the configuration too.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use axum::serve::Listener;
-use rustix::process::umask;
+use nix::sys::stat::{Mode, umask};
 use tokio::net::UnixListener;
 use tokio::net::unix::SocketAddr;
 
@@ -36,7 +36,7 @@ impl Socket {
             Err(_) => {}
         }
         // The mode must be right from the first moment on, so it is the umask that sets it.
-        let before = umask(0o117.into());
+        let before = umask(Mode::from_bits_truncate(0o117));
         let listener = UnixListener::bind(path);
         umask(before);
         Ok(Self { listener: listener?, path: path.to_owned() })

@@ -10,14 +10,13 @@ mod queues;
 mod run;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustix::event::{EventfdFlags, eventfd};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
 use vswitch_dataplane::{PortId, Snapshot};
 use vswitch_io::{Pool, PortError, RxQueue, TxQueue};
@@ -78,7 +77,7 @@ enum Command {
 /// A worker's end of what joins it to its [`Thread`].
 struct Line {
     inbox: mpsc::Receiver<Command>,
-    wake: Arc<OwnedFd>,
+    wake: Arc<EventFd>,
     pulse: Arc<Pulse>,
 }
 
@@ -100,7 +99,7 @@ pub struct Pulse {
 struct Thread {
     commands: mpsc::Sender<Command>,
     pulse: Arc<Pulse>,
-    wake: Arc<OwnedFd>,
+    wake: Arc<EventFd>,
     join: Option<JoinHandle<()>>,
 }
 
@@ -113,7 +112,7 @@ impl Workers {
         let snapshot = Arc::new(ArcSwap::new(snapshot));
         let mut workers = Self { threads: Vec::new(), snapshot };
         for (index, cpu) in setup.cpus.iter().enumerate() {
-            let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+            let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
             let (commands, inbox) = mpsc::channel();
             let pulse = Arc::new(Pulse::default());
             let line = Line { inbox, wake: Arc::clone(&wake), pulse: Arc::clone(&pulse) };
@@ -185,7 +184,8 @@ impl Thread {
     /// A worker that has stopped takes no command; only `Drop` stops one.
     fn send(&self, command: Command) {
         if self.commands.send(command).is_ok() {
-            let _ = rustix::io::write(self.wake.as_fd(), &1u64.to_ne_bytes());
+            // It fails only when 2^64 - 1 wake-ups wait already.
+            let _ = self.wake.write(1);
         }
     }
 }

@@ -5,9 +5,9 @@
 //! quiet ports cost nothing, and when every queue is parked the worker sleeps.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
-use rustix::event::{Timespec, epoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use vswitch_dataplane::PortId;
 use vswitch_io::RxQueue;
 use vswitch_wire::Instant;
@@ -27,20 +27,19 @@ pub(super) struct Slot {
 
 /// The wake-up of the command queue, in epoll.
 const COMMANDS: u64 = 0;
-const NO_EVENT: epoll::Event = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
 
 pub(super) struct RxSet {
     slots: Vec<Slot>,
     /// Indexes of slots that are polled.
     active: Vec<usize>,
-    epoll: OwnedFd,
+    epoll: Epoll,
     next_token: u64,
 }
 
 impl RxSet {
     pub(super) fn new(commands: BorrowedFd<'_>) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, commands, epoll::EventData::new_u64(COMMANDS), epoll::EventFlags::IN)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(commands, EpollEvent::new(EpollFlags::EPOLLIN, COMMANDS))?;
         Ok(Self { slots: Vec::new(), active: Vec::new(), epoll, next_token: COMMANDS + 1 })
     }
 
@@ -50,7 +49,7 @@ impl RxSet {
         self.next_token += 1;
         if let Some(fd) = queue.fd() {
             // Registered silent; parking asks for its event. A queue that cannot be watched is polled always.
-            let _ = epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::empty());
+            let _ = self.epoll.add(fd, EpollEvent::new(EpollFlags::empty(), token));
         }
         self.slots.push(Slot { port, queue, busy_at: now, missed: 0, token, parked: false });
         self.rebuild_active();
@@ -63,7 +62,7 @@ impl RxSet {
         self.rebuild_active();
         let forget = |slot: Slot| {
             if let Some(fd) = slot.queue.fd() {
-                let _ = epoll::delete(&self.epoll, fd);
+                let _ = self.epoll.delete(fd);
             }
             slot.queue
         };
@@ -106,18 +105,17 @@ impl RxSet {
 
     /// Looks for wake-ups: at once with a zero `timeout`, else until one comes or the time is over. True when
     /// commands wait.
-    pub(super) fn wait(&mut self, timeout: Timespec, now: impl FnOnce() -> Instant) -> bool {
-        let mut events = [NO_EVENT; 32];
+    pub(super) fn wait(&mut self, timeout: EpollTimeout, now: impl FnOnce() -> Instant) -> bool {
+        let mut events = [EpollEvent::empty(); 32];
         // An interrupted wait is a wake-up like any other.
-        let count = epoll::wait(&self.epoll, &mut events[..], Some(&timeout)).unwrap_or(0);
+        let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
         if count == 0 {
             return false;
         }
         let now = now();
         let mut commands = false;
         for event in &events[..count] {
-            let data = event.data;
-            let token = data.u64();
+            let token = event.data();
             commands |= token == COMMANDS;
             // Tokens ascend with the slots, so that a search is enough.
             if let Ok(i) = self.slots.binary_search_by_key(&token, |s| s.token) {
@@ -138,10 +136,10 @@ impl Slot {
     }
 
     /// Arms the queue and asks epoll for one event; false when it cannot be watched.
-    fn watch(&mut self, epoll: &OwnedFd) -> bool {
+    fn watch(&mut self, epoll: &Epoll) -> bool {
         self.queue.arm();
         let Some(fd) = self.queue.fd() else { return false };
-        let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
-        epoll::modify(epoll, fd.as_fd(), epoll::EventData::new_u64(self.token), once).is_ok()
+        let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+        epoll.modify(fd, &mut EpollEvent::new(once, self.token)).is_ok()
     }
 }

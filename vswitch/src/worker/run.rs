@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
-use rustix::event::Timespec;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::EpollTimeout;
+use nix::unistd::Pid;
 use vswitch_dataplane::{BATCH_MAX, Batch, Pipeline, PortId, Snapshot, Verdict};
 use vswitch_io::FrameVec;
 use vswitch_wire::Instant;
@@ -21,7 +22,9 @@ use crate::clock::Clock;
 /// Rounds between two looks at parked queues while others are busy.
 const ROUNDS_PER_LOOK: u32 = 16;
 /// How often what no event announces is done: completed transmissions, kernel drop counts.
-const CHORES: Duration = Duration::from_millis(500);
+const CHORES_MS: u16 = 500;
+const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
+
 
 pub(super) struct Worker {
     index: usize,
@@ -79,8 +82,7 @@ impl Worker {
             if self.rx.active() > 0 && !round.is_multiple_of(ROUNDS_PER_LOOK) {
                 continue;
             }
-            let patience = if self.rx.active() > 0 { Duration::ZERO } else { CHORES };
-            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
+            let timeout = if self.rx.active() > 0 { EpollTimeout::ZERO } else { EpollTimeout::from(CHORES_MS) };
             let clock = self.clock;
             self.line.pulse.asleep.store(self.rx.active() == 0, Relaxed);
             let commanded = self.rx.wait(timeout, || clock.now());
@@ -147,8 +149,7 @@ impl Worker {
 
     /// Carries out the commands that wait; false when told to stop.
     fn obey(&mut self) -> bool {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(self.line.wake.as_fd(), &mut count);
+        let _ = self.line.wake.read(); // clears it; nothing to clear is no harm
         while let Ok(command) = self.line.inbox.try_recv() {
             // From here on this worker uses a snapshot at least as new as the command.
             let _ = self.snapshot.load();
@@ -179,8 +180,7 @@ impl Worker {
     fn pin(&self) {
         let Some(cpu) = self.cpu else { return };
         let mut set = CpuSet::new();
-        set.set(cpu);
-        if let Err(error) = sched_setaffinity(None, &set) {
+        if let Err(error) = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
             tracing::warn!(worker = self.index, cpu, %error, "cannot pin the worker to its CPU");
         }
     }

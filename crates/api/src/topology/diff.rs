@@ -36,10 +36,16 @@ pub enum Action {
     },
 }
 
+/// What changes from `a` to `b`, for users: [`actions`] in words.
+#[must_use]
+pub fn diff(a: &Topology, b: &Topology) -> Vec<Change> {
+    actions(a, b).iter().map(Change::from).collect()
+}
+
 /// The steps from `a` to `b`: first what goes, users before the used; then what comes or changes, the used
 /// first. The order of entries in a file, and of networks in a trunk, means nothing.
 #[must_use]
-pub fn diff(a: &Topology, b: &Topology) -> Vec<Action> {
+pub fn actions(a: &Topology, b: &Topology) -> Vec<Action> {
     let mut actions = Vec::new();
     if a.switch != b.switch {
         let (from, to) = (Entry::Switch(a.switch.clone()), Entry::Switch(b.switch.clone()));

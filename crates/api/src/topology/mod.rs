@@ -18,13 +18,12 @@ use crate::value::{self, Cidr, Pps};
 
 mod check;
 mod diff;
-mod edit;
 mod file;
 mod keys;
 mod trunk;
 
 pub use check::check;
-pub use diff::{Action, Entry, diff};
+pub use diff::{Action, Entry, actions, diff};
 pub use file::{FileProblem, load, to_toml};
 pub use trunk::TrunkEntry;
 
