@@ -63,7 +63,13 @@ impl Layers {
     #[inline]
     #[must_use]
     pub const fn pseudo_header(&self) -> Sum {
-        self.address_sum.plus(Sum::of_word(((self.protocol as u64) << 32) | self.l4_len() as u64))
+        self.pseudo_header_of(self.l4_len())
+    }
+
+    /// As [`Layers::pseudo_header`], were `l4_len` bytes behind the IP header.
+    #[inline]
+    pub(crate) const fn pseudo_header_of(&self, l4_len: usize) -> Sum {
+        self.address_sum.plus(Sum::of_word(((self.protocol as u64) << 32) | l4_len as u64))
     }
 }
 
