@@ -13,6 +13,7 @@ mod netdev;
 pub mod packet;
 pub mod pool;
 pub mod port;
+pub mod tap;
 
 pub use pool::{Frame, FrameClass, FrameVec, Pool, PoolCache, PoolConfig};
 pub use port::{Facts, Kind, OpenError, Opened, PortError, RxQueue, TxQueue, TxReport};
