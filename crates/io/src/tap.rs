@@ -109,8 +109,8 @@ fn attach_queue(name: &str, flags: libc::c_int) -> io::Result<File> {
 /// Lets the netdev leave checksums and segmentation to us; whether that includes UDP (Linux 6.2).
 fn set_offloads(file: &File) -> io::Result<bool> {
     let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
-    // SAFETY: the argument is a plain integer.
     let set = |offloads: libc::c_uint| {
+        // SAFETY: the argument is a plain integer.
         check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) })
     };
     match set(tcp | TUN_F_USO4 | TUN_F_USO6) {
