@@ -5,7 +5,9 @@ mod net;
 
 use std::sync::atomic::Ordering;
 
-use net::{End, Netns, Seen, assert_all_free, ethernet, forwarding, pool, snmp, transfer, wait_until};
+use net::{
+    End, Netns, Seen, assert_all_free, datagrams, ethernet, forwarding, pool, snmp, transfer, wait_until,
+};
 use vswitch_io::{OpenError, Opened, Pool, packet};
 use vswitch_wire::{Csum, FrameMeta, Gso, GsoKind, Offload, Tag};
 
@@ -166,6 +168,17 @@ fn tcp_keeps_gso_and_every_byte() {
         }
         assert!(seen.gso.load(Ordering::Relaxed) > 100);
         assert_eq!(snmp(b, "Tcp", "InCsumErrors"), 0);
+    });
+}
+
+#[test]
+fn udp_keeps_gso_and_every_datagram() {
+    with_hosts(1500, |a, b, seen| {
+        for address in ["10.1.0.2:0", "[fd01::2]:0"] {
+            seen.gso.store(0, Ordering::Relaxed);
+            datagrams(a, b, address.parse().unwrap());
+            assert_eq!(seen.gso.load(Ordering::Relaxed), 1, "GSO was lost: {address}");
+        }
         assert_eq!(snmp(b, "Udp", "InCsumErrors"), 0);
     });
 }

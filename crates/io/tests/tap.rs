@@ -5,7 +5,9 @@ mod net;
 
 use std::sync::atomic::Ordering;
 
-use net::{End, Netns, assert_all_free, ethernet, forwarding, pool, snmp, transfer, wait_until};
+use net::{
+    End, Netns, Seen, assert_all_free, datagrams, ethernet, forwarding, pool, snmp, transfer, wait_until,
+};
 use vswitch_io::{OpenError, Opened, Pool, packet, tap};
 use vswitch_wire::{FrameMeta, Gso, GsoKind, Tag};
 
@@ -66,8 +68,8 @@ fn metadata_that_cannot_be_true_is_refused() {
     assert_all_free(pool);
 }
 
-#[test]
-fn tcp_keeps_gso_and_every_byte() {
+/// Two hosts, each with a tap of ours, and a loop that forwards between them.
+fn with_hosts(test: impl FnOnce(&Netns, &Netns, &Seen)) {
     let (hosts, pool) = ([Netns::new(), Netns::new()], pool());
     let ports = [1, 2].map(|n| {
         let host = &hosts[usize::from(n) - 1];
@@ -75,13 +77,30 @@ fn tcp_keeps_gso_and_every_byte() {
         host.address(n, "tap0");
         port
     });
-    forwarding(ports, pool, |seen| {
+    forwarding(ports, pool, |seen| test(&hosts[0], &hosts[1], seen));
+}
+
+#[test]
+fn tcp_keeps_gso_and_every_byte() {
+    with_hosts(|a, b, seen| {
         for address in ["10.1.0.2:0", "[fd01::2]:0"] {
             seen.longest.store(0, Ordering::Relaxed);
-            transfer(&hosts[0], &hosts[1], address.parse().unwrap(), 64 << 20);
+            transfer(a, b, address.parse().unwrap(), 64 << 20);
             assert!(seen.longest.load(Ordering::Relaxed) > 30_000, "GSO was lost: {address}");
         }
-        assert_eq!(snmp(&hosts[1], "Tcp", "InCsumErrors"), 0);
+        assert_eq!(snmp(b, "Tcp", "InCsumErrors"), 0);
+    });
+}
+
+#[test]
+fn udp_keeps_gso_and_every_datagram() {
+    with_hosts(|a, b, seen| {
+        for address in ["10.1.0.2:0", "[fd01::2]:0"] {
+            seen.gso.store(0, Ordering::Relaxed);
+            datagrams(a, b, address.parse().unwrap());
+            assert_eq!(seen.gso.load(Ordering::Relaxed), 1, "GSO was lost: {address}");
+        }
+        assert_eq!(snmp(b, "Udp", "InCsumErrors"), 0);
     });
 }
 

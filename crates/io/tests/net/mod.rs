@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
@@ -254,6 +254,28 @@ pub fn transfer(from: &Netns, to: &Netns, address: SocketAddr, len: usize) {
         stream.read_to_end(&mut received).unwrap();
     });
     assert!(received == data, "{} of {len} bytes arrived, or not as they were sent", received.len());
+}
+
+/// Sends 30 datagrams as one GSO frame (`UDP_SEGMENT`), and compares what arrives.
+pub fn datagrams(from: &Netns, to: &Netns, address: SocketAddr) {
+    let size: libc::c_int = 1400;
+    let receiver = to.within(|| UdpSocket::bind(address).unwrap());
+    receiver.set_read_timeout(Some(DEADLINE)).unwrap();
+    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let sender = from.within(|| UdpSocket::bind(any).unwrap());
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option is an int.
+    let result = unsafe {
+        libc::setsockopt(sender.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const size).cast(), len)
+    };
+    assert_eq!(result, 0, "the kernel has UDP_SEGMENT");
+    let data: Vec<u8> = (0..30 * size).map(|i| (i / 7) as u8).collect();
+    assert_eq!(sender.send_to(&data, receiver.local_addr().unwrap()).unwrap(), data.len());
+    for expected in data.chunks(size as usize) {
+        let mut got = [0; 2000];
+        let len = receiver.recv(&mut got).unwrap();
+        assert_eq!(&got[..len], expected);
+    }
 }
 
 /// A counter of the namespace's stack, as in `Tcp InCsumErrors`.
