@@ -49,8 +49,8 @@ pub(crate) fn set_up(name: &str) -> io::Result<()> {
 pub(crate) fn request(name: &str) -> io::Result<libc::ifreq> {
     // SAFETY: all zero is a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // The last byte stays zero.
-    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains(['\0', '/']) {
+    // The last byte stays zero. With `%` the kernel would make up a name.
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains(['\0', '/', '%']) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {

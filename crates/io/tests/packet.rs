@@ -3,10 +3,11 @@
 
 mod net;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 
-use net::{End, Netns, Seen, assert_all_free, ethernet, forward, pool, snmp, transfer, wait_until};
+use net::{
+    End, Netns, Seen, assert_all_free, datagrams, ethernet, forwarding, pool, snmp, transfer, wait_until,
+};
 use vswitch_io::{OpenError, Opened, Pool, packet};
 use vswitch_wire::{Csum, FrameMeta, Gso, GsoKind, Offload, Tag};
 
@@ -142,7 +143,7 @@ fn the_rings_go_round_many_times() {
     assert_all_free(pool);
 }
 
-/// Two hosts behind two ports, and a loop that forwards between them.
+/// Two hosts behind veths, and a loop that forwards between their ports.
 fn with_hosts(mtu: u32, test: impl FnOnce(&Netns, &Netns, &Seen)) {
     let (switch, pool) = (Netns::new(), pool());
     let hosts = [1, 2].map(|n| {
@@ -150,21 +151,11 @@ fn with_hosts(mtu: u32, test: impl FnOnce(&Netns, &Netns, &Seen)) {
         switch.veth(&format!("s{n}"), &host, "eth0");
         switch.ip(&format!("link set s{n} mtu {mtu}"));
         host.ip(&format!("link set eth0 mtu {mtu}"));
-        host.ip(&format!("addr add 10.1.0.{n}/24 dev eth0"));
-        host.ip(&format!("addr add fd01::{n}/64 dev eth0 nodad"));
+        host.address(n, "eth0");
         host
     });
     let ports = [open(&switch, "s1"), open(&switch, "s2")];
-    let (stop, seen) = (AtomicBool::new(false), Seen::default());
-    thread::scope(|scope| {
-        let forwarder = scope.spawn(|| forward(ports, pool, &stop, &seen));
-        let result =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&hosts[0], &hosts[1], &seen)));
-        stop.store(true, Ordering::Relaxed);
-        forwarder.join().unwrap();
-        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
-    assert_all_free(pool);
+    forwarding(ports, pool, |seen| test(&hosts[0], &hosts[1], seen));
 }
 
 #[test]
@@ -177,6 +168,17 @@ fn tcp_keeps_gso_and_every_byte() {
         }
         assert!(seen.gso.load(Ordering::Relaxed) > 100);
         assert_eq!(snmp(b, "Tcp", "InCsumErrors"), 0);
+    });
+}
+
+#[test]
+fn udp_keeps_gso_and_every_datagram() {
+    with_hosts(1500, |a, b, seen| {
+        for address in ["10.1.0.2:0", "[fd01::2]:0"] {
+            seen.gso.store(0, Ordering::Relaxed);
+            datagrams(a, b, address.parse().unwrap());
+            assert_eq!(seen.gso.load(Ordering::Relaxed), 1, "GSO was lost: {address}");
+        }
         assert_eq!(snmp(b, "Udp", "InCsumErrors"), 0);
     });
 }

@@ -154,3 +154,36 @@ impl Slot<'_> {
         unsafe { self.base.cast::<tpacket2_hdr>().write(header) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn slots_are_apart_and_inside() {
+        let ring = Ring::anonymous(100).unwrap();
+        assert!(ring.slots() >= 100);
+        let starts: Vec<usize> = (0..ring.slots()).map(|i| ring.slot(i).base.as_ptr() as usize).collect();
+        let first = ring.base.as_ptr() as usize;
+        assert!(starts.windows(2).all(|w| w[1] - w[0] >= SLOT));
+        assert!(starts.iter().all(|start| start % 64 == 0 && start - first + SLOT <= ring.blocks * BLOCK));
+        assert_eq!((ring.after(ring.slots() - 1), ring.before(0)), (0, ring.slots() - 1));
+        assert_eq!(ring.slot(ring.slots()).base, ring.slot(0).base);
+    }
+
+    #[test]
+    fn writes_and_reads_stay_inside_the_slot() {
+        let ring = Ring::anonymous(2).unwrap();
+        ring.slot(0).write(&[&[1; 10], &[2; SLOT]]);
+        assert_eq!(ring.slot(0).bytes(HEADER, 10), Some(&[1; 10][..]));
+        assert_eq!(ring.slot(0).bytes(SLOT - 1, 1), Some(&[2][..]));
+        assert_eq!(ring.slot(1).bytes(0, 4), Some(&[0; 4][..]), "the neighbour was written");
+        assert_eq!(ring.slot(0).bytes(SLOT - 1, 2), None);
+        assert_eq!(ring.slot(0).bytes(usize::MAX, 2), None);
+        ring.slot(0).set_status(7);
+        ring.slot(0).set_len(9);
+        assert_eq!((ring.slot(0).status(), ring.slot(0).header().tp_len), (7, 9));
+    }
+}

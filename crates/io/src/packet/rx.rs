@@ -66,25 +66,6 @@ impl Rx {
         Ok(self.socket.name()?.sll_hatype == libc::ARPHRD_ETHER)
     }
 
-    /// The frame of a slot that is ours.
-    fn receive(&self, slot: Slot<'_>, status: u32, pool: &mut PoolCache) -> Received {
-        if status & libc::TP_STATUS_COPY != 0 {
-            return self.receive_waiting(pool);
-        }
-        let header = slot.header();
-        let (start, len) = (header.tp_mac as usize, header.tp_snaplen as usize);
-        let Some(mut frame) = pool.acquire(FrameClass::Wire) else { return Received::NoFrame };
-        let vnet = start.checked_sub(VNET).and_then(|at| slot.bytes(at, VNET)).and_then(<[u8]>::first_chunk);
-        let (Some(vnet), Some(bytes)) = (vnet, slot.bytes(start, len)) else {
-            pool.release(frame);
-            return Received::Lost;
-        };
-        frame.set_len(len);
-        frame.bytes_mut().copy_from_slice(bytes);
-        let whole = header.tp_snaplen == header.tp_len;
-        finish(frame, whole, vnet, tag(status, header.tp_vlan_tci, header.tp_vlan_tpid), pool)
-    }
-
     /// The next frame that was too large for a slot. With several CPUs receiving it may be another one than that of
     /// the slot that said so; so everything about it is taken from the message.
     fn receive_waiting(&self, pool: &mut PoolCache) -> Received {
@@ -129,6 +110,19 @@ impl Rx {
         self.socket.clear_error();
         self.gone = self.socket.name().is_ok_and(|name| name.sll_ifindex <= 0);
     }
+}
+
+/// The frame in a slot that is ours.
+fn receive(slot: Slot<'_>, status: u32, pool: &mut PoolCache) -> Received {
+    let header = slot.header();
+    let (start, len) = (header.tp_mac as usize, header.tp_snaplen as usize);
+    let vnet = start.checked_sub(VNET).and_then(|at| slot.bytes(at, VNET)).and_then(<[u8]>::first_chunk);
+    let (Some(vnet), Some(bytes)) = (vnet, slot.bytes(start, len)) else { return Received::Lost };
+    let Some(mut frame) = pool.acquire(FrameClass::Wire) else { return Received::NoFrame };
+    frame.set_len(len);
+    frame.bytes_mut().copy_from_slice(bytes);
+    let whole = header.tp_snaplen == header.tp_len;
+    finish(frame, whole, vnet, tag(status, header.tp_vlan_tci, header.tp_vlan_tpid), pool)
 }
 
 /// Completes a received frame's metadata.
@@ -186,7 +180,12 @@ impl RxQueue for Rx {
             if status & libc::TP_STATUS_USER == 0 {
                 break;
             }
-            match self.receive(slot, status, pool) {
+            let received = if status & libc::TP_STATUS_COPY != 0 {
+                self.receive_waiting(pool)
+            } else {
+                receive(slot, status, pool)
+            };
+            match received {
                 Received::Frame(frame) => count += usize::from(out.push(frame).is_ok()),
                 Received::Lost => self.missed += 1,
                 Received::NoFrame => break,
@@ -217,5 +216,93 @@ impl RxQueue for Rx {
     fn missed(&mut self) -> u64 {
         self.missed += u64::from(self.socket.dropped().unwrap_or(0));
         self.missed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use libc::{TP_STATUS_USER, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID, tpacket2_hdr};
+    use vswitch_wire::Offload;
+
+    use super::super::ring::SLOT;
+    use super::*;
+    use crate::{Pool, PoolConfig};
+
+    /// The kernel's part: `frame` at `tp_mac` with a vnet header before it.
+    fn header(mac: u16, snaplen: u32, len: u32) -> tpacket2_hdr {
+        tpacket2_hdr {
+            tp_status: TP_STATUS_USER,
+            tp_len: len,
+            tp_snaplen: snaplen,
+            tp_mac: mac,
+            tp_net: 0,
+            tp_sec: 0,
+            tp_nsec: 0,
+            tp_vlan_tci: 0x600a,
+            tp_vlan_tpid: 0x88a8,
+            tp_padding: [0; 4],
+        }
+    }
+
+    #[test]
+    fn slots_are_taken_only_where_they_make_sense() {
+        let pool = Pool::new(PoolConfig { wire: 4, large: 0 }).unwrap();
+        let mut cache = pool.cache();
+        let ring = Ring::anonymous(1).unwrap();
+        let slot = ring.slot(0);
+        let room = (SLOT - 76) as u32;
+        for (header, whole) in [
+            (header(76, 60, 60), true),
+            (header(76, room, room), true),
+            (header(76, room + 1, room + 1), false),
+            (header(76, u32::MAX, u32::MAX), false),
+            (header(76, 60, 61), false),
+            (header(VNET as u16 - 1, 60, 60), false),
+            (header(0, 60, 60), false),
+            (header(u16::MAX, 60, 60), false),
+            (header(SLOT as u16, 0, 0), true),
+        ] {
+            slot.set_header(header);
+            let got = receive(slot, slot.status(), &mut cache);
+            assert_eq!(matches!(got, Received::Frame(_)), whole, "{header:?}");
+        }
+        // A vnet header that speaks of unknown GSO.
+        slot.write(&[&[0; 76 - super::super::ring::HEADER - VNET], &[0, 9, 0, 0, 0, 0, 0, 0, 0, 0]]);
+        slot.set_header(header(76, 60, 60));
+        assert!(matches!(receive(slot, TP_STATUS_USER, &mut cache), Received::Lost));
+        drop(cache);
+        assert_eq!(pool.free(FrameClass::Wire), 4);
+    }
+
+    #[test]
+    fn an_empty_pool_leaves_the_slot_alone() {
+        let pool = Pool::new(PoolConfig { wire: 1, large: 0 }).unwrap();
+        let mut cache = pool.cache();
+        let _taken = cache.acquire(FrameClass::Wire).unwrap();
+        let ring = Ring::anonymous(1).unwrap();
+        ring.slot(0).set_header(header(76, 60, 60));
+        assert!(matches!(receive(ring.slot(0), TP_STATUS_USER, &mut cache), Received::NoFrame));
+    }
+
+    #[test]
+    fn tags_need_their_flags() {
+        let pool = Pool::new(PoolConfig { wire: 1, large: 0 }).unwrap();
+        let mut cache = pool.cache();
+        let ring = Ring::anonymous(1).unwrap();
+        ring.slot(0).set_header(header(76, 60, 60));
+        for (flags, tag) in [
+            (0, None),
+            (TP_STATUS_VLAN_TPID_VALID, None),
+            (TP_STATUS_VLAN_VALID, Some(Tag::dot1q(0x600a))),
+            (TP_STATUS_VLAN_VALID | TP_STATUS_VLAN_TPID_VALID, Some(Tag { tpid: 0x88a8, tci: 0x600a })),
+        ] {
+            let Received::Frame(frame) = receive(ring.slot(0), TP_STATUS_USER | flags, &mut cache) else {
+                panic!("{flags:#x}")
+            };
+            assert_eq!(*frame.meta(), FrameMeta { offload: Offload::NONE, tag });
+            cache.release(frame);
+        }
     }
 }

@@ -1,15 +1,16 @@
 //! Namespaces, links and frames for the tests of drivers on the real kernel. They need root and iproute2,
 //! and fail without.
-#![allow(unsafe_code)] // setns and poll
+#![allow(unsafe_code)] // setns and poll are system calls
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods)] // deadlines of tests are in real time
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,66 +20,70 @@ use vswitch_wire::{FrameBuf, FrameMeta};
 /// How long anything may take before a test fails.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A network namespace; deleted with all its links when dropped.
-pub struct Netns(String);
+/// A network namespace without a name: it goes with its last user, so a killed test leaves nothing behind.
+pub struct Netns(File);
 
 impl Netns {
     pub fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        // SAFETY: reads the process's user.
-        assert_eq!(unsafe { libc::geteuid() }, 0, "these tests need root");
-        let name = format!("vsio{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        run(&["netns", "add", &name]);
-        let netns = Self(name);
+        let unshare = || {
+            // SAFETY: moves the calling thread only, which ends here.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "these tests need root");
+            File::open("/proc/thread-self/ns/net").unwrap()
+        };
+        let netns = Self(thread::spawn(unshare).join().unwrap());
         netns.ip("link set lo up");
-        // Frames of the host's own IPv6 would mix with those of the test.
-        netns.within(|| std::fs::write("/proc/sys/net/ipv6/conf/default/autoconf", "0").unwrap());
         netns
     }
 
     /// Runs `ip` with these arguments, parted by blanks.
     pub fn ip(&self, args: &str) {
-        let words: Vec<&str> = ["-n", &self.0].into_iter().chain(args.split_whitespace()).collect();
-        run(&words);
+        let output = self.run(&format!("ip {args}"));
+        assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Runs a command in the namespace; whether it succeeded.
     pub fn succeeds(&self, command: &str) -> bool {
-        let words = ["netns", "exec", &self.0].into_iter().chain(command.split_whitespace());
-        Command::new("ip").args(words).output().expect("iproute2 is installed").status.success()
+        self.run(command).status.success()
+    }
+
+    fn run(&self, command: &str) -> Output {
+        let mut words = command.split_whitespace();
+        let mut command = Command::new(words.next().unwrap());
+        let fd = self.0.as_raw_fd();
+        // SAFETY: setns may be called between fork and exec.
+        unsafe {
+            command.pre_exec(move || match libc::setns(fd, libc::CLONE_NEWNET) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            })
+        };
+        command.args(words).output().expect("the command is installed")
     }
 
     /// Adds a veth pair, both ends up: `name` here, `peer_name` in `peer`.
     pub fn veth(&self, name: &str, peer: &Self, peer_name: &str) {
-        self.ip(&format!("link add {name} type veth peer name {peer_name} netns {}", peer.0));
+        let path = format!("/proc/{}/fd/{}", std::process::id(), peer.0.as_raw_fd());
+        self.ip(&format!("link add {name} type veth peer name {peer_name} netns {path}"));
         self.ip(&format!("link set {name} up"));
         peer.ip(&format!("link set {peer_name} up"));
     }
 
+    /// Gives a netdev the addresses `10.1.0.n/24` and `fd01::n/64`.
+    pub fn address(&self, n: u8, netdev: &str) {
+        self.ip(&format!("addr add 10.1.0.{n}/24 dev {netdev}"));
+        self.ip(&format!("addr add fd01::{n}/64 dev {netdev} nodad"));
+    }
+
     /// Runs `f` on a thread that has entered the namespace; sockets and drivers that it makes stay there.
     pub fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        thread::scope(|scope| {
-            scope.spawn(|| (self.enter(), f()).1).join().unwrap_or_else(|p| std::panic::resume_unwind(p))
-        })
+        let inside = || {
+            // SAFETY: moves the calling thread only.
+            assert_eq!(unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+            f()
+        };
+        thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
-
-    /// Moves the calling thread into the namespace.
-    pub fn enter(&self) {
-        let file = File::open(format!("/run/netns/{}", self.0)).expect("the namespace exists");
-        // SAFETY: moves the calling thread only.
-        assert_eq!(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        run(&["netns", "del", &self.0]);
-    }
-}
-
-fn run(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().expect("iproute2 is installed");
-    assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -180,8 +185,21 @@ pub struct Seen {
     pub lost: AtomicU64,
 }
 
-/// Forwards between two ports until `stop`, sleeping while there is nothing to do.
-pub fn forward(mut ports: [Opened; 2], pool: &'static Pool, stop: &AtomicBool, seen: &Seen) {
+/// Runs a test while frames are forwarded between two ports; afterwards every frame must be back in the pool.
+pub fn forwarding(ports: [Opened; 2], pool: &'static Pool, test: impl FnOnce(&Seen)) {
+    let (stop, seen) = (AtomicBool::new(false), Seen::default());
+    thread::scope(|scope| {
+        let forwarder = scope.spawn(|| forward(ports, pool, &stop, &seen));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&seen)));
+        stop.store(true, Ordering::Relaxed);
+        forwarder.join().unwrap();
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    assert_all_free(pool);
+}
+
+/// Forwards until `stop`, sleeping while there is nothing to do.
+fn forward(mut ports: [Opened; 2], pool: &'static Pool, stop: &AtomicBool, seen: &Seen) {
     let mut cache = pool.cache();
     let mut frames = FrameVec::new(64);
     while !stop.load(Ordering::Relaxed) {
@@ -236,6 +254,28 @@ pub fn transfer(from: &Netns, to: &Netns, address: SocketAddr, len: usize) {
         stream.read_to_end(&mut received).unwrap();
     });
     assert!(received == data, "{} of {len} bytes arrived, or not as they were sent", received.len());
+}
+
+/// Sends 30 datagrams as one GSO frame (`UDP_SEGMENT`), and compares what arrives.
+pub fn datagrams(from: &Netns, to: &Netns, address: SocketAddr) {
+    let size: libc::c_int = 1400;
+    let receiver = to.within(|| UdpSocket::bind(address).unwrap());
+    receiver.set_read_timeout(Some(DEADLINE)).unwrap();
+    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let sender = from.within(|| UdpSocket::bind(any).unwrap());
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option is an int.
+    let result = unsafe {
+        libc::setsockopt(sender.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const size).cast(), len)
+    };
+    assert_eq!(result, 0, "the kernel has UDP_SEGMENT");
+    let data: Vec<u8> = (0..30 * size).map(|i| (i / 7) as u8).collect();
+    assert_eq!(sender.send_to(&data, receiver.local_addr().unwrap()).unwrap(), data.len());
+    for expected in data.chunks(size as usize) {
+        let mut got = [0; 2000];
+        let len = receiver.recv(&mut got).unwrap();
+        assert_eq!(&got[..len], expected);
+    }
 }
 
 /// A counter of the namespace's stack, as in `Tcp InCsumErrors`.
