@@ -10,6 +10,8 @@ pub const TPID_8021Q: u16 = 0x8100;
 pub const TPID_8021AD: u16 = 0x88a8;
 /// Bytes of one tag: TPID and TCI.
 pub const TAG_LEN: usize = 4;
+/// Bytes before a tag: destination and source.
+const ADDRESSES_LEN: usize = 12;
 
 /// A VLAN ID that names a VLAN: 1 to 4094 (0 marks a priority tag, 4095 is reserved: table 9-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,7 +80,7 @@ impl Tag {
     }
 }
 
-/// Reads the tag in the bytes, if the frame's first EtherType is one. `None` too for a frame too short.
+/// Reads the outermost tag in the bytes, if the frame's first EtherType is one. `None` too for a frame too short.
 #[must_use]
 pub fn peek(bytes: &[u8]) -> Option<Tag> {
     let [.., t0, t1, c0, c1] = bytes.first_chunk::<16>()?;
@@ -94,24 +96,31 @@ pub fn pop<F: FrameBuf>(frame: &mut F) {
         return;
     }
     let Some(tag) = peek(frame.bytes()).filter(|t| t.tpid == TPID_8021Q) else { return };
-    frame.bytes_mut().copy_within(0..12, TAG_LEN);
+    // `peek` has seen 16 bytes.
+    frame.bytes_mut().copy_within(0..ADDRESSES_LEN, TAG_LEN);
     frame.shrink_front(TAG_LEN);
     let meta = frame.meta_mut();
     meta.tag = Some(tag);
     meta.offload.shift_back(TAG_LEN as u16);
 }
 
-/// Writes the metadata's tag, if any, into the bytes.
+/// Writes the metadata's tag, if any, into the bytes, behind the addresses. A frame too short to have both
+/// addresses is no frame, and is left as it is.
 ///
 /// # Errors
 /// [`NoHeadroom`] when there is no room before the frame, which is unchanged then.
 pub fn push<F: FrameBuf>(frame: &mut F) -> Result<(), NoHeadroom> {
     let Some(tag) = frame.meta().tag else { return Ok(()) };
+    if frame.bytes().len() < ADDRESSES_LEN {
+        return Ok(());
+    }
     frame.grow_front(TAG_LEN)?;
-    let bytes = frame.bytes_mut();
-    bytes.copy_within(TAG_LEN..TAG_LEN + 12, 0);
-    bytes[12..14].copy_from_slice(&tag.tpid.to_be_bytes());
-    bytes[14..16].copy_from_slice(&tag.tci.to_be_bytes());
+    let Some(header) = frame.bytes_mut().first_chunk_mut::<{ ADDRESSES_LEN + TAG_LEN }>() else {
+        return Ok(());
+    };
+    header.copy_within(TAG_LEN.., 0);
+    header[12..14].copy_from_slice(&tag.tpid.to_be_bytes());
+    header[14..].copy_from_slice(&tag.tci.to_be_bytes());
     let meta = frame.meta_mut();
     meta.tag = None;
     meta.offload.shift_forward(TAG_LEN as u16);
