@@ -9,6 +9,7 @@
 
 pub mod pool;
 pub mod port;
+pub mod xdp;
 
 pub use pool::{Frame, FrameClass, FrameVec, Pool, PoolCache, PoolConfig};
 pub use port::{Facts, Kind, Opened, PortError, RxQueue, TxQueue, TxReport};

@@ -69,10 +69,14 @@ impl<T: Copy> Ring<T> {
         size: u32,
     ) -> io::Result<Self> {
         debug_assert!(size.is_power_of_two());
-        let end = (size as usize).checked_mul(size_of::<T>()).and_then(|n| n.checked_add(offsets.desc as usize));
+        let end =
+            (size as usize).checked_mul(size_of::<T>()).and_then(|n| n.checked_add(offsets.desc as usize));
         let words = [offsets.producer, offsets.consumer, offsets.flags];
-        let fits = |len: usize| words.iter().all(|&at| at % 4 == 0 && at < (len as u64).saturating_sub(3));
-        let len = end.filter(|&len| fits(len) && offsets.desc % 8 == 0).ok_or(io::ErrorKind::InvalidData)?;
+        let fits =
+            |len: usize| words.iter().all(|&at| at.is_multiple_of(4) && at < (len as u64).saturating_sub(3));
+        let len = end
+            .filter(|&len| fits(len) && offsets.desc.is_multiple_of(8))
+            .ok_or(io::ErrorKind::InvalidData)?;
         let mapping = Mapping::new(fd, page_offset, len)?;
         // SAFETY: every offset was seen to lie in the mapping, and to be aligned.
         unsafe {
@@ -216,7 +220,7 @@ impl Mapping {
         // SAFETY: a new mapping at a place of the kernel's choice touches no existing memory.
         let base = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, fd.as_raw_fd(), offset) };
         match NonNull::new(base.cast()) {
-            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { base, len }),
+            Some(base) if base.as_ptr() != libc::MAP_FAILED.cast() => Ok(Self { base, len }),
             _ => Err(io::Error::last_os_error()),
         }
     }

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use libc::xdp_desc;
-use vswitch_wire::{FrameBuf, checksum};
+use vswitch_wire::{FrameBuf, recognise};
 
 use super::program::{TAG_META, tag_before};
 use super::ring::{Fill, Rx};
@@ -138,7 +138,7 @@ impl XdpRx {
         }
         let mut frame = self.chain.add(pool, frame, desc.options & libc::XDP_PKT_CONTD == 0)?;
         if self.looks.unfinished {
-            frame.meta_mut().offload.csum = checksum::recognise(frame.bytes());
+            frame.meta_mut().offload.csum = recognise(frame.bytes_mut());
         }
         Some(frame)
     }

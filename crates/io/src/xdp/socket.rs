@@ -212,7 +212,8 @@ fn new_socket() -> io::Result<OwnedFd> {
 }
 
 fn map_rings(socket: BorrowedFd<'_>, size: u32) -> io::Result<Rings> {
-    for ring in [libc::XDP_RX_RING, libc::XDP_TX_RING, libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING]
+    for ring in
+        [libc::XDP_RX_RING, libc::XDP_TX_RING, libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING]
     {
         set_option(socket, libc::SOL_XDP, ring, &size)?;
     }

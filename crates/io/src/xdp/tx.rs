@@ -4,6 +4,7 @@
 //! says EAGAIN while there are more. So it is kicked until the ring is drained, or until it takes nothing several
 //! times running: a stall, which is counted; the frames stay in the ring, in order, for the next kick.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libc::xdp_desc;
@@ -12,7 +13,7 @@ use vswitch_wire::{FrameBuf, Offload};
 use super::ring::{Completion, Tx};
 use super::socket::Socket;
 use super::umem::{Lent, address};
-use crate::pool::{CHUNK, Frame, FrameVec, HEADROOM, PoolCache};
+use crate::pool::{CHUNK, Frame, FrameVec, HEADROOM, PoolCache, Span};
 use crate::{TxQueue, TxReport};
 
 /// Kicks in a row of which the kernel took no frame, after which it is left alone.
@@ -92,29 +93,124 @@ impl Sender {
         Self { tx, completion, lent: Some(lent), max_parts, parts, is_down: false, socket }
     }
 
-    /// Puts a frame on the ring, unpublished, or gives it back to the pool; counts it either way.
+    /// Puts a frame on the ring, to be sent by [`Self::drain`], or gives it back to the pool; counts it either way.
     fn enqueue(&mut self, pool: &mut PoolCache, frame: Frame, report: &mut TxReport) {
         let len = frame.bytes().len();
+        let parts = len.div_ceil(PART);
         let meta = frame.meta();
-        // Unfinished work would be lost on the way, a tag too: the switch has finished it and put it in.
+        // Unfinished work would be lost on the way, a tag too: by now the switch has done it and put it in.
         let is_finished = meta.offload == Offload::NONE && meta.tag.is_none();
-        let parts = len.div_ceil(PART).max(1);
-        let Some(lent) = self.lent.as_mut().filter(|_| is_finished && len >= SHORTEST) else {
+        if !is_finished || len < SHORTEST || parts > self.max_parts {
             report.refused += 1;
             return pool.release(frame);
-        };
-        if self.tx.free(parts as u32) < parts as u32 {
-            self.drain(pool, report);
-            return self.enqueue_in_room(pool, frame, parts, report);
         }
+        if !self.has_room(parts) {
+            self.drain(pool, report);
+        }
+        if !self.has_room(parts) || !self.push(pool, frame) {
+            report.full += 1;
+            return;
+        }
+        report.sent += 1;
+        report.sent_bytes += len as u64;
+    }
+
+    fn has_room(&mut self, entries: usize) -> bool {
+        self.tx.free(entries as u32) as usize >= entries
+    }
+
+    /// Lends the frame, or copies of it in chunks; there is room for them. False when the pool has no chunk.
+    fn push(&mut self, pool: &mut PoolCache, frame: Frame) -> bool {
+        let Some(lent) = &mut self.lent else { return false };
         match lent.lend(frame) {
-            Ok(span) => {
-                let options = 0;
-                let _ = self.tx.push(xdp_desc { addr: address(span), len: span.len, options }); // there is room
-                report.sent += 1;
-                report.sent_bytes += len as u64;
+            Ok(span) => push_span(&mut self.tx, span, 0),
+            Err(frame) => {
+                let is_whole = split(pool, &frame, &mut self.parts);
+                pool.release(frame);
+                if !is_whole {
+                    self.parts.drain(..).for_each(|part| pool.release(part));
+                    return false;
+                }
+                let last = self.parts.len().saturating_sub(1);
+                for (n, part) in self.parts.drain(..).enumerate() {
+                    let Ok(span) = lent.lend(part) else { continue }; // a wire frame of the cache's pool
+                    push_span(&mut self.tx, span, if n < last { libc::XDP_PKT_CONTD } else { 0 });
+                }
+                true
             }
-            Err(frame) => self.copy(pool, frame, parts, report),
         }
     }
+
+    /// Takes back chunks whose sending has ended.
+    fn harvest(&mut self, pool: &mut PoolCache) {
+        let Some(lent) = &mut self.lent else { return };
+        let mut any = false;
+        while let Some(address) = self.completion.pop() {
+            any = true;
+            if let Some(frame) = lent.take_back(address, 0) {
+                pool.release(frame);
+            }
+        }
+        if any {
+            self.completion.release();
+        }
+    }
+
+    /// Has the kernel send what is on the ring. Ends: each kick takes a frame at least, or counts as fruitless.
+    fn drain(&mut self, pool: &mut PoolCache, report: &mut TxReport) {
+        self.tx.publish();
+        let mut fruitless = 0;
+        let mut waiting = self.tx.outstanding();
+        while waiting > 0 {
+            if self.socket.is_zerocopy() && !self.tx.needs_wakeup() {
+                return; // the device is at it
+            }
+            // EAGAIN says that there are more, EBUSY that the device dropped one, ENOBUFS that memory is short.
+            self.is_down = is_down(&self.socket.kick_tx());
+            self.harvest(pool);
+            if self.is_down || self.socket.is_gone() || self.socket.is_zerocopy() {
+                return;
+            }
+            let left = self.tx.outstanding();
+            if left >= waiting {
+                fruitless += 1;
+                if fruitless == FRUITLESS_KICKS {
+                    report.stalls += 1;
+                    return;
+                }
+            }
+            waiting = left;
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(mut lent) = self.lent.take() {
+            while let Some(address) = self.completion.pop() {
+                drop(lent.take_back(address, 0)); // home, by the slower way
+            }
+            self.socket.leave_sent(lent);
+        }
+    }
+}
+
+fn push_span(tx: &mut Tx, span: Span, options: u32) -> bool {
+    tx.push(xdp_desc { addr: address(span), len: span.len, options })
+}
+
+/// Copies a frame into chunks; false when the pool ran out of them.
+fn split(pool: &mut PoolCache, frame: &Frame, parts: &mut Vec<Frame>) -> bool {
+    frame.bytes().chunks(PART).all(|bytes| {
+        pool.acquire_for(bytes.len()).is_some_and(|mut part| {
+            part.set_len(bytes.len());
+            part.bytes_mut().copy_from_slice(bytes);
+            parts.push(part);
+            true
+        })
+    })
+}
+
+fn is_down(kick: &io::Result<()>) -> bool {
+    kick.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENETDOWN))
 }

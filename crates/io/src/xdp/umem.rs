@@ -134,6 +134,9 @@ mod tests {
         }
         assert_eq!((pool.free(FrameClass::Wire), lent.count), (0, 70));
         lent.reclaim();
-        assert_eq!((pool.free(FrameClass::Wire), pool.free(FrameClass::Large), other.free(FrameClass::Wire)), (70, 1, 1));
+        assert_eq!(
+            (pool.free(FrameClass::Wire), pool.free(FrameClass::Large), other.free(FrameClass::Wire)),
+            (70, 1, 1)
+        );
     }
 }

@@ -32,10 +32,7 @@ impl Memory {
 
     fn ends(&self) -> (Producer<u64>, Consumer<u64>) {
         let fd = self.0.as_fd();
-        (
-            Producer::map(fd, 0, &OFFSETS, SIZE).unwrap(),
-            Consumer::map(fd, 0, &OFFSETS, SIZE).unwrap(),
-        )
+        (Producer::map(fd, 0, &OFFSETS, SIZE).unwrap(), Consumer::map(fd, 0, &OFFSETS, SIZE).unwrap())
     }
 }
 
@@ -82,7 +79,7 @@ fn a_ring_that_does_not_fit_its_memory_is_refused() {
         xdp_ring_offset { producer: 4096, ..OFFSETS },
         xdp_ring_offset { consumer: 1, ..OFFSETS },
         xdp_ring_offset { flags: u64::from(u32::MAX), ..OFFSETS },
-        xdp_ring_offset { desc: u64::MAX & !7, ..OFFSETS },
+        xdp_ring_offset { desc: !7, ..OFFSETS },
         xdp_ring_offset { desc: 4, ..OFFSETS },
     ] {
         assert!(Ring::<u64>::map(memory.0.as_fd(), 0, &offsets, SIZE).is_err(), "{offsets:?}");
