@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::size_of;
 
-use super::device::Device;
+use super::device::ethtool;
 
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
@@ -20,14 +20,14 @@ const TAG_STRIPPING: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
 
 /// Features that were on before, and are turned on again when this is dropped.
 pub(super) struct TurnedOff {
-    device: Device,
+    device: String,
     names: Vec<&'static str>,
 }
 
 /// Has the device leave VLAN tags in the frames. Says which feature it is where the device does not let go.
-pub(super) fn keep_tags(device: Device) -> io::Result<Result<TurnedOff, &'static str>> {
-    let on = |device: &Device, name| Ok::<_, io::Error>(is_on(&features(device)?, name));
-    let mut off = TurnedOff { device, names: Vec::new() };
+pub(super) fn keep_tags(device: &str) -> io::Result<Result<TurnedOff, &'static str>> {
+    let on = |device: &str, name| Ok::<_, io::Error>(is_on(&features(device)?, name));
+    let mut off = TurnedOff { device: device.to_owned(), names: Vec::new() };
     for name in TAG_STRIPPING {
         if !on(&off.device, name)? {
             continue;
@@ -49,7 +49,7 @@ impl Drop for TurnedOff {
 }
 
 /// All features that the kernel knows, in the order of their bits, and whether they are on.
-fn features(device: &Device) -> io::Result<Vec<(String, bool)>> {
+fn features(device: &str) -> io::Result<Vec<(String, bool)>> {
     let count = count(device)?;
     let mut strings =
         Words::new(ETHTOOL_GSTRINGS, &[ETH_SS_FEATURES, count as u32], count * ETH_GSTRING_LEN / 4);
@@ -61,7 +61,7 @@ fn features(device: &Device) -> io::Result<Vec<(String, bool)>> {
     Ok(names.enumerate().map(|(bit, name)| (text(name), state.bit(2, ACTIVE, bit))).collect())
 }
 
-fn count(device: &Device) -> io::Result<usize> {
+fn count(device: &str) -> io::Result<usize> {
     // cmd, reserved, 64-bit mask of sets, then one word for each set asked for.
     let mask = 1_u64 << ETH_SS_FEATURES;
     let [low, high]: [u32; 2] = if cfg!(target_endian = "little") {
@@ -78,7 +78,7 @@ fn is_on(features: &[(String, bool)], name: &str) -> bool {
     features.iter().any(|(known, on)| known == name && *on)
 }
 
-fn set(device: &Device, name: &str, on: bool) -> io::Result<()> {
+fn set(device: &str, name: &str, on: bool) -> io::Result<()> {
     let known = features(device)?;
     let Some(bit) = known.iter().position(|(n, _)| n == name) else { return Ok(()) };
     // Pairs of words: which features are meant, and what they shall be.
@@ -101,9 +101,9 @@ impl Words {
         Self(words)
     }
 
-    fn run(&mut self, device: &Device) -> io::Result<()> {
+    fn run(&mut self, device: &str) -> io::Result<()> {
         // SAFETY: each caller gives the room that the command's own counts ask for, and the kernel writes no more.
-        unsafe { device.ethtool(self.0.as_mut_slice()) }
+        unsafe { ethtool(device, self.0.as_mut_slice()) }
     }
 
     /// A feature's bit in one kind of word of its block.

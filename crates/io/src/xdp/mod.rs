@@ -24,6 +24,7 @@ mod bpf;
 mod btf;
 mod device;
 mod features;
+mod link;
 mod program;
 mod ring;
 mod rx;
@@ -41,6 +42,7 @@ use crate::pool::{LARGE_CAPACITY, Pool};
 use crate::{Facts, Kind, Opened, RxQueue, TxQueue};
 use bpf::Mode;
 use device::{Device, Family};
+use link::Link;
 use rx::{Looks, XdpRx};
 use socket::{Rings, Socket, SocketError};
 use tx::{COPY_PARTS, PART, Sender, XdpTx, ZEROCOPY_PARTS};
@@ -78,10 +80,15 @@ pub enum OpenError {
     Forbidden(String),
     /// Another program receives the device's frames.
     #[error(
-        "another XDP program is attached to {0}: stop the program that holds it, or take it off with \
-         `ip link set dev {0} xdp off`; `ip -details link show dev {0}` shows it"
+        "another XDP program ({program}) is attached to {device}: stop what holds it, or take it off with \
+         `ip link set dev {device} xdp off`"
     )]
-    OtherProgram(String),
+    OtherProgram {
+        /// The device.
+        device: String,
+        /// The program, as `bpftool prog show` knows it.
+        program: String,
+    },
     /// Another socket serves one of the queues.
     #[error(
         "queue {queue} of {device} is served by an AF_XDP socket of another process: stop that one first"
@@ -207,14 +214,21 @@ struct Halves {
 
 impl Port<'_> {
     fn keep_tags(&self) -> Result<features::TurnedOff, OpenError> {
-        let device = Device::find(self.netdev).map_err(failed(self.netdev, "looking it up"))?;
-        features::keep_tags(device).map_err(failed(self.netdev, "asking for its features"))?.map_err(|name| {
-            self.tags_lost(&format!("it takes them out of frames, and `{name}` cannot be turned off"))
-        })
+        features::keep_tags(&self.device.name)
+            .map_err(failed(self.netdev, "asking for its features"))?
+            .map_err(|name| {
+                self.tags_lost(&format!("it takes them out of frames, and `{name}` cannot be turned off"))
+            })
     }
 
     fn tags_lost(&self, why: &str) -> OpenError {
         OpenError::TagsLost { device: self.netdev.to_owned(), why: why.to_owned() }
+    }
+
+    fn other_program(&self) -> OpenError {
+        let id = Link::find(self.netdev).ok().and_then(|link| link.xdp_program);
+        let program = id.map_or_else(|| "that has ended since".to_owned(), |id| format!("id {id}"));
+        OpenError::OtherProgram { device: self.netdev.to_owned(), program }
     }
 
     /// Binds every rx queue in the best way that the device takes.
@@ -259,7 +273,7 @@ impl Port<'_> {
             match error.raw_os_error() {
                 // Native mode says EBUSY where generic mode would say EEXIST: nothing to fall back from.
                 Some(libc::EBUSY | libc::EEXIST) => {
-                    return Err(OpenError::OtherProgram(self.netdev.to_owned()));
+                    return Err(self.other_program());
                 }
                 Some(libc::ENOSPC) if self.device.family == Family::Veth => {
                     return Err(OpenError::FewQueues(self.netdev.to_owned()));

@@ -15,13 +15,14 @@
 
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use libc::c_int;
 
+use super::device::new_socket;
 use super::ring::{Completion, Fill, Rx, Tx};
 use super::umem::{self, Lent};
 use crate::pool::Pool;
@@ -84,7 +85,7 @@ impl Socket {
         size: u32,
         flags: u16,
     ) -> Result<(Self, Rings), SocketError> {
-        let fd = new_socket().map_err(step("socket"))?;
+        let fd = new_socket(libc::AF_XDP, libc::SOCK_RAW).map_err(step("socket"))?;
         umem::register(fd.as_fd(), pool).map_err(step("registering the frame pool"))?;
         let rings = map_rings(fd.as_fd(), size).map_err(step("making rings"))?;
         let netns = netns_of(fd.as_fd()).map_err(step("asking for the namespace"))?;
@@ -199,16 +200,6 @@ fn is_torn_down(queue: Queue, pool: &'static Pool) -> bool {
 
 fn step(name: &'static str) -> impl FnOnce(io::Error) -> SocketError {
     move |source| SocketError::Setup(name, source)
-}
-
-fn new_socket() -> io::Result<OwnedFd> {
-    // SAFETY: a plain system call.
-    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just made it, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn map_rings(socket: BorrowedFd<'_>, size: u32) -> io::Result<Rings> {
