@@ -371,3 +371,6 @@ fn failed(device: &str, step: &'static str) -> impl Fn(io::Error) -> OpenError {
         _ => OpenError::Failed { device: device.clone(), step, source },
     }
 }
+
+#[cfg(test)]
+mod tests;

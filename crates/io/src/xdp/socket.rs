@@ -52,7 +52,7 @@ pub(super) struct Rings {
 
 /// Which queue a socket serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Queue {
+pub(super) struct Queue {
     ifindex: u32,
     number: u32,
     /// The network namespace of the index.
@@ -107,6 +107,12 @@ impl Socket {
     /// The device reads and writes chunks itself.
     pub(super) fn is_zerocopy(&self) -> bool {
         self.zerocopy
+    }
+
+    /// What it serves.
+    #[cfg(test)]
+    pub(super) fn queue(&self) -> Queue {
+        self.queue
     }
 
     /// Readable when a frame is there.
@@ -184,7 +190,7 @@ impl Drop for Socket {
 }
 
 /// Whether the socket that served the queue until now has ended in the kernel too, within the bind's deadline.
-fn is_torn_down(queue: Queue, pool: &'static Pool) -> bool {
+pub(super) fn is_torn_down(queue: Queue, pool: &'static Pool) -> bool {
     // Nothing is received by the new one: its fill ring is empty.
     match Socket::bind(pool, queue.ifindex, queue.number, 1, libc::XDP_COPY) {
         Ok((socket, rings)) => {
