@@ -6,22 +6,31 @@
 //! that the lab was made in, the switch's, has gone.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Program, Stdio};
+use std::time::Duration;
 
 use clap::Subcommand;
-use vswitch_api::Topology;
+use vswitch_api::client::{self, Client};
+use vswitch_api::response::{LinkState, PortState};
+use vswitch_api::{Topology, paths};
 use vswitch_netns::Namespace;
+
+use crate::command::render;
+use crate::failure::Failure;
+use crate::table::Table;
 
 mod holder;
 mod registry;
 
-use registry::{Lab, LabHost};
+use registry::Lab;
 
 /// What the holder writes to its stdout when all hosts are up; anything else is a failure.
 const READY: &str = "ready";
+/// How long the switch may take to attach the ports of the hosts.
+const ATTACH_MAX: Duration = Duration::from_secs(10);
 
 /// The `lab` commands.
 #[derive(Debug, Subcommand)]
@@ -54,16 +63,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Why a lab command was not done.
-#[derive(Debug)]
-pub(crate) enum Error {
-    /// The file cannot be used: one line for each mistake.
-    File(Vec<String>),
-    /// Everything else, in one line: what, why, how to mend it.
-    Refused(String),
-}
-
-impl From<vswitch_netns::Error> for Error {
+impl From<vswitch_netns::Error> for Failure {
     fn from(error: vswitch_netns::Error) -> Self {
         const EPERM: i32 = 1;
         const EEXIST: i32 = 17;
@@ -77,14 +77,27 @@ impl From<vswitch_netns::Error> for Error {
     }
 }
 
-/// Runs one `lab` command; returns what is to be printed.
-pub(crate) fn run(command: &Command, json: bool) -> Result<String, Error> {
+/// Runs one `lab` command; returns what is to be printed. Blocks; the daemon is asked on `runtime`.
+pub(crate) fn run(
+    runtime: &tokio::runtime::Runtime,
+    client: &Client,
+    command: Command,
+    json: bool,
+) -> Result<String, Failure> {
     match command {
-        Command::Up { file } => up(&identity(file), json),
-        Command::Down { file } => down(&identity(file)),
-        Command::Exec { host, command } => exec(host, command),
-        Command::List => Ok(show(&registry::labs()?, json)),
-        Command::Hold { file } => holder::run(file).map(|()| String::new()),
+        Command::Up { file } => {
+            let lab = up(&identity(&file))?;
+            let usable = runtime.block_on(wait_until_attached(client, &lab));
+            if let Err(why) = usable {
+                // The hosts are up, as was asked for; that nobody switches for them yet is worth a word.
+                let _ = writeln!(io::stderr(), "vswitchctl: the lab is up, but {why}");
+            }
+            show(&vec![lab], json)
+        }
+        Command::Down { file } => down(&identity(&file)).map(|()| String::new()),
+        Command::Exec { host, command } => Err(exec(&host, &command)),
+        Command::List => show(&registry::labs()?, json),
+        Command::Hold { file } => holder::run(&file).map(|()| String::new()),
     }
 }
 
@@ -93,33 +106,66 @@ fn identity(file: &Path) -> PathBuf {
     file.canonicalize().or_else(|_| std::path::absolute(file)).unwrap_or_else(|_| file.to_owned())
 }
 
-fn read_topology(file: &Path) -> Result<Topology, Error> {
+fn read_topology(file: &Path) -> Result<Topology, Failure> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| Error::File(vec![format!("{name}: {error}")]))?;
+    let text = std::fs::read_to_string(file).map_err(|error| Failure::invalid(format!("{name}: {error}")))?;
     vswitch_api::topology::load(&text, &name)
-        .map_err(|problems| Error::File(problems.iter().map(ToString::to_string).collect()))
+        .map_err(|problems| Failure::Invalid(problems.iter().map(ToString::to_string).collect()))
 }
 
-fn up(file: &Path, json: bool) -> Result<String, Error> {
+fn up(file: &Path) -> Result<Lab, Failure> {
     if read_topology(file)?.host.is_empty() {
-        return Err(Error::File(vec![format!(
-            "{}: there is no [[host]] in it; a lab is made of hosts",
-            file.display()
-        )]));
+        return Err(Failure::invalid(format!("{}: there is no [[host]] to make", file.display())));
     }
     let here = Namespace::current()?.inode()?;
-    if registry::labs()?.iter().any(|lab| lab.file == file && lab.switch_netns == here) {
+    let find = || -> Result<Option<Lab>, Failure> {
+        Ok(registry::labs()?.into_iter().find(|lab| lab.file == file && lab.switch_netns == here))
+    };
+    if find()?.is_some() {
         let file = file.display();
-        return Err(Error::Refused(format!("the lab of {file} is up; vswitchctl lab down {file} ends it")));
+        return Err(Failure::Refused(format!("the lab of {file} is up; vswitchctl lab down {file} ends it")));
     }
     start_holder(file)?;
-    let made = registry::labs()?.into_iter().filter(|lab| lab.file == file && lab.switch_netns == here);
-    Ok(show(&made.collect::<Vec<_>>(), json))
+    find()?.ok_or_else(|| Failure::Refused("the lab has gone as soon as it was up".to_owned()))
+}
+
+/// Waits until the switch has attached the port of every host; why it has not, if so.
+async fn wait_until_attached(client: &Client, lab: &Lab) -> Result<(), String> {
+    let mut missing = String::new();
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let attached = async {
+        loop {
+            let ports: Vec<PortState> =
+                client.get(paths::PORTS, &()).await.map_err(|error: client::Error| error.to_string())?;
+            let mut all_up = true;
+            for host in &lab.hosts {
+                let Some(port) = ports.iter().find(|port| port.name == host.port) else {
+                    return Err(format!("the switch has no port {}; vswitchctl apply the lab's file", host.port));
+                };
+                if port.state != LinkState::Up {
+                    all_up = false;
+                    missing = obstacle(port);
+                }
+            }
+            if all_up {
+                return Ok(());
+            }
+            tick.tick().await;
+        }
+    };
+    let result = tokio::time::timeout(ATTACH_MAX, attached).await;
+    result.unwrap_or(Err(missing))
+}
+
+/// Why a port carries nothing.
+fn obstacle(port: &PortState) -> String {
+    let reason = port.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("port {} is {}{reason}", port.name, port.state)
 }
 
 /// Starts the holder and waits until it is ready or has failed.
-fn start_holder(file: &Path) -> Result<(), Error> {
-    let failed = |what: &str, error: std::io::Error| Error::Refused(format!("cannot {what} the lab: {error}"));
+fn start_holder(file: &Path) -> Result<(), Failure> {
+    let failed = |what: &str, error: io::Error| Failure::Refused(format!("cannot {what} the lab: {error}"));
     // Pipes of its own: whoever waits for the end of our output must not wait for the holder's.
     let mut holder = Program::new("/proc/self/exe")
         .args(["lab", "hold"])
@@ -138,62 +184,59 @@ fn start_holder(file: &Path) -> Result<(), Error> {
     holder.stderr.take().map_or(Ok(0), |mut err| err.read_to_string(&mut text)).map_err(|e| failed("hear of", e))?;
     let status = holder.wait().map_err(|error| failed("wait for", error))?;
     let reason = text.trim();
-    Err(Error::Refused(if reason.is_empty() {
+    Err(Failure::Refused(if reason.is_empty() {
         format!("the lab's process ended with {status}")
     } else {
         reason.trim_start_matches("vswitchctl: ").to_owned()
     }))
 }
 
-fn down(file: &Path) -> Result<String, Error> {
+fn down(file: &Path) -> Result<(), Failure> {
     let labs = registry::labs()?.into_iter().filter(|lab| lab.file == file).collect();
     let lab = the_one(labs, &format!("lab of {}", file.display()))?;
-    registry::end(lab.pid)?;
-    Ok(String::new())
+    registry::end(lab.pid)
 }
 
-fn exec(name: &str, command: &[OsString]) -> Result<String, Error> {
-    let has_host = |lab: &Lab| lab.hosts.iter().any(|host| host.name == name);
-    let labs = registry::labs()?.into_iter().filter(has_host).collect();
-    let lab = the_one(labs, &format!("host {name:?}"))?;
-    let [program, args @ ..] = command else {
-        return Err(Error::Refused("no command is given".to_owned()));
+/// Replaces this process by a command in a host; returns only if that fails.
+fn exec(name: &str, command: &[OsString]) -> Failure {
+    let namespace = || {
+        let has_host = |lab: &Lab| lab.hosts.iter().any(|host| host.name == name);
+        let labs = registry::labs()?.into_iter().filter(has_host).collect();
+        let lab = the_one(labs, &format!("host {name:?}"))?;
+        let path = lab.hosts.into_iter().find(|host| host.name == name).map(|host| host.netns);
+        Ok::<_, Failure>(Namespace::open(path.unwrap_or_default())?)
     };
-    let Some(host) = lab.hosts.iter().find(|host| host.name == name) else {
-        return Err(Error::Refused(format!("host {name:?} has just gone")));
-    };
-    let error = Namespace::open(&host.netns)?.command(program).args(args).exec();
-    Err(Error::Refused(format!("cannot run {} in host {name}: {error}", program.display())))
+    let [program, args @ ..] = command else { return Failure::invalid("vswitchctl: no command is given") };
+    match namespace() {
+        Err(failure) => failure,
+        Ok(namespace) => {
+            let error = namespace.command(program).args(args).exec();
+            Failure::Refused(format!("cannot run {} in host {name}: {error}", program.display()))
+        }
+    }
 }
 
 /// Of several labs that fit, the one of the caller's namespace.
-fn the_one(mut labs: Vec<Lab>, what: &str) -> Result<Lab, Error> {
+fn the_one(mut labs: Vec<Lab>, what: &str) -> Result<Lab, Failure> {
     if labs.len() > 1 {
         let here = Namespace::current()?.inode()?;
         labs.retain(|lab| lab.switch_netns == here);
         if labs.len() != 1 {
-            return Err(Error::Refused(format!(
+            return Err(Failure::Refused(format!(
                 "there is more than one {what}; run this in the network namespace of the switch that you mean"
             )));
         }
     }
-    labs.pop().ok_or_else(|| Error::Refused(format!("there is no {what}; vswitchctl lab list shows what is up")))
+    labs.pop().ok_or_else(|| Failure::Refused(format!("there is no {what}; vswitchctl lab list shows what is up")))
 }
 
-fn show(labs: &[Lab], json: bool) -> String {
-    if json {
-        return serde_json::json!({ "labs": labs }).to_string();
-    }
-    let hosts: Vec<&LabHost> = labs.iter().flat_map(|lab| &lab.hosts).collect();
-    let mut rows = vec![["HOST", "PORT", "NETDEV", "ADDRESS", "RUN"].map(str::to_owned)];
-    rows.extend(hosts.iter().map(|host| {
-        [host.name.clone(), host.port.clone(), host.netdev.clone(), host.address.join(" "), host.run_text()]
-    }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [0, 1, 2, 3, 4].map(width);
-    let line = |row: &[String; 5]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+fn show(labs: &Vec<Lab>, json: bool) -> Result<String, Failure> {
+    render(labs, json, |labs| {
+        let mut table = Table::new(["HOST", "PORT", "NETDEV", "ADDRESS", "RUN"]);
+        for host in labs.iter().flat_map(|lab| &lab.hosts) {
+            let [name, port, netdev] = [&host.name, &host.port, &host.netdev].map(Clone::clone);
+            table.row([name, port, netdev, host.address.join(" "), host.run_text()]);
+        }
+        table.to_string()
+    })
 }

@@ -113,8 +113,9 @@ impl Demo {
     async fn end(mut self) -> Result<()> {
         shell::title("Cleaning up");
         let labs = shell::quiet(self.control(["--json", "lab", "list"])).await?.stdout;
-        let ours = format!("\"switch_netns\":{}", self.namespace.inode()?);
-        if labs.contains(&ours) {
+        let labs: serde_json::Value = serde_json::from_str(&labs)?;
+        let inode = self.namespace.inode()?;
+        if labs.as_array().is_some_and(|labs| labs.iter().any(|lab| lab["switch_netns"] == inode)) {
             self.expect_success(self.control_in_namespace(["lab", "down"], &self.topology)).await?;
         }
         if self.daemon.wait_timeout(Duration::ZERO)?.is_none() {

@@ -10,13 +10,14 @@ use vswitch_api::{Topology, topology};
 use vswitch_netns::{Namespace, Process, Veth, leave_terminal, veth};
 
 use super::registry::{self, Endpoint, Lab, LabHost, Request};
-use super::{Error, READY, read_topology};
+use super::{READY, read_topology};
+use crate::failure::Failure;
 
 /// The host's end of its veth.
 const FAR: &str = "eth0";
 
 /// Holds the lab of `file` until it is ended.
-pub(crate) fn run(file: &Path) -> Result<(), Error> {
+pub(crate) fn run(file: &Path) -> Result<(), Failure> {
     leave_terminal()?;
     let topology = read_topology(file)?;
     let switch = Namespace::current()?;
@@ -36,7 +37,7 @@ pub(crate) fn run(file: &Path) -> Result<(), Error> {
     drop(switch);
     writeln!(io::stdout(), "{READY}")
         .and_then(|()| io::stdout().flush())
-        .map_err(|error| Error::Refused(format!("cannot tell that the lab is up: {error}")))?;
+        .map_err(|error| Failure::Refused(format!("cannot tell that the lab is up: {error}")))?;
     end_with_the_last_link(&hosts);
     let mut lab = Lab { file: file.to_owned(), pid: process::id(), switch_netns, hosts: Vec::new() };
     loop {
@@ -71,9 +72,9 @@ struct Host {
 
 impl Host {
     /// Makes the namespace, the veth and the addresses.
-    fn new(switch: &Namespace, host: &topology::Host, topology: &Topology) -> Result<Self, Error> {
+    fn new(switch: &Namespace, host: &topology::Host, topology: &Topology) -> Result<Self, Failure> {
         let Some(port) = topology.port.iter().find(|port| port.name == host.port) else {
-            return Err(Error::Refused(format!("host {}: there is no port {}", host.name, host.port)));
+            return Err(Failure::Refused(format!("host {}: there is no port {}", host.name, host.port)));
         };
         let netdev = port.netdev();
         let namespace = Namespace::new()?;
@@ -103,7 +104,7 @@ impl Host {
     }
 
     /// Starts the host's command.
-    fn start(&mut self) -> Result<(), Error> {
+    fn start(&mut self) -> Result<(), Failure> {
         if let Some(run) = &self.description.run {
             let mut command = self.namespace.command("sh");
             command.args(["-c", run]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -13,7 +13,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use crate::failure::Failure;
 
 const FOLDER: &str = "/run/vswitch-lab";
 /// The one request, a line; a client without it wants the description alone.
@@ -65,7 +65,7 @@ impl LabHost {
 }
 
 /// All labs that are up, the oldest process id first.
-pub(crate) fn labs() -> Result<Vec<Lab>, Error> {
+pub(crate) fn labs() -> Result<Vec<Lab>, Failure> {
     let entries = match fs::read_dir(FOLDER) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -87,7 +87,7 @@ pub(crate) fn labs() -> Result<Vec<Lab>, Error> {
 }
 
 /// Ends the lab of this holder and waits until its links are gone.
-pub(crate) fn end(pid: u32) -> Result<(), Error> {
+pub(crate) fn end(pid: u32) -> Result<(), Failure> {
     let path = socket_of(pid);
     let ask = || {
         let mut stream = connect(&path)?;
@@ -114,7 +114,7 @@ pub(crate) enum Request {
 
 impl Endpoint {
     /// Makes this process known as the holder of a lab.
-    pub(crate) fn new() -> Result<Self, Error> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let folder = Path::new(FOLDER);
         fs::DirBuilder::new()
             .recursive(true)
@@ -129,7 +129,7 @@ impl Endpoint {
     }
 
     /// Waits for the next client.
-    pub(crate) fn accept(&self) -> Result<UnixStream, Error> {
+    pub(crate) fn accept(&self) -> Result<UnixStream, Failure> {
         let accepted = self.listener.accept().map_err(|error| refused("accept on", &self.path, &error))?;
         Ok(accepted.0)
     }
@@ -175,13 +175,13 @@ fn socket_of(pid: u32) -> PathBuf {
     Path::new(FOLDER).join(pid.to_string())
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
+fn remove(path: &Path) -> Result<(), Failure> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(refused("remove", path, &error)),
         _ => Ok(()),
     }
 }
 
-fn refused(what: &str, path: &Path, error: &io::Error) -> Error {
-    Error::Refused(format!("cannot {what} {}: {error}", path.display()))
+fn refused(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::Refused(format!("cannot {what} {}: {error}", path.display()))
 }
