@@ -124,7 +124,11 @@ impl Links {
         true
     }
 
-    async fn resync(&mut self) -> io::Result<()> {
+    /// Reads all links anew: after this, what was there before the call is known.
+    ///
+    /// # Errors
+    /// What netlink said.
+    pub async fn resync(&mut self) -> io::Result<()> {
         let dump: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
         self.by_index.clear();

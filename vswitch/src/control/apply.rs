@@ -52,6 +52,8 @@ impl Control {
     /// Why it cannot be; nothing has changed then.
     pub async fn apply(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
         let changes = self.diff(&next)?;
+        // A netdev made just before the command counts, whether its event has been read or not.
+        self.links.resync().await.map_err(|e| refuse(ErrorCode::Failed, format!("cannot read the links: {e}"), ""))?;
         let fresh: Vec<&Port> = next.port.iter().filter(|p| !self.keeps_device(p)).collect();
         for port in &fresh {
             safety::check(&self.links, port, options.force, options.peer).await?;
@@ -122,8 +124,8 @@ impl Control {
             matches!(self.ports.get(&next.name).map(|r| &r.state), Some(PortState::Attached(_)));
         let tap_mtu = |p: &Port| p.mtu.filter(|_| p.kind == topology::Kind::Tap);
         is_attached
-            && (old.kind, old.netdev(), old.queues, tap_mtu(old))
-                == (next.kind, next.netdev(), next.queues, tap_mtu(next))
+            && (old.kind, old.netdev(), tap_mtu(old))
+                == (next.kind, next.netdev(), tap_mtu(next))
     }
 
     /// What a port that keeps its device wants of it now.

@@ -55,11 +55,8 @@ impl Opener {
     /// Opens the device of `port`, and checks that it can do what the port is to do.
     pub(super) fn open(self, port: &Port, links: &Links) -> Result<Opened, NotOpened> {
         let opened = match port.kind {
-            Kind::Tap => {
-                let queues = port.queues.map_or(self.workers, |q| q as usize);
-                tap::open(port.netdev(), port.mtu, queues, self.workers, self.pool)
-                    .map_err(|e| NotOpened::Refused(in_words(&e)))?
-            }
+            Kind::Tap => tap::open(port.netdev(), self.workers, port.mtu)
+                .map_err(|e| NotOpened::Refused(in_words(&e)))?,
             Kind::Xdp | Kind::Packet | Kind::Auto => {
                 let netdev = port.netdev();
                 let link = links.by_name(netdev).ok_or_else(|| {
@@ -107,7 +104,7 @@ impl Opener {
     }
 
     fn open_xdp(self, link: &Link) -> Result<Opened, impl std::error::Error + use<>> {
-        xdp::open(&link.name, self.workers, self.pool)
+        xdp::open(&link.name, self.workers, self.pool, xdp::Options::default())
     }
 
     fn open_packet(self, link: &Link) -> Result<Opened, impl std::error::Error + use<>> {
