@@ -20,6 +20,33 @@ pub enum Kind {
     Loopback,
 }
 
+/// Why a device could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such netdev, or it went while it was opened: the port waits for it.
+    #[error("there is no netdev `{0}`")]
+    NoDevice(String),
+    /// This driver cannot serve the device; why, and how to mend it, in words.
+    #[error("{0}")]
+    Refused(String),
+    /// The kernel refused a step.
+    #[error("cannot {step}")]
+    System {
+        /// What was tried, as in `bind the socket`.
+        step: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// For `map_err`: names the step that failed.
+    pub(crate) fn at(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { step, source }
+    }
+}
+
 /// The device is lost to this driver; the port has to be opened anew.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {

@@ -28,6 +28,7 @@ pub mod offload;
 mod oracle;
 pub mod recognise;
 pub mod sctp;
+pub mod segment;
 pub mod tcp;
 #[cfg(any(test, feature = "alloc"))]
 pub mod testing;
@@ -42,5 +43,6 @@ pub use frame::{FrameBuf, FrameMeta, NoHeadroom};
 pub use malformed::Malformed;
 pub use offload::{BadOffload, Caps, Csum, Gso, GsoKind, Offload};
 pub use recognise::recognise;
+pub use segment::{BadSegmentation, Segmenter, l4_header_end};
 pub use time::Instant;
 pub use vlan::{InvalidVid, Tag, Vid};
