@@ -2,15 +2,14 @@
 //! that it was mounted in; these answer for the caller's own.
 
 use std::io;
-use std::mem::{size_of, zeroed};
+use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::ptr;
 
-use libc::ifreq;
-
 use super::link::Link;
 use super::socket::set_option;
+use crate::netdev;
 
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
@@ -34,7 +33,9 @@ pub(super) enum Family {
     Tun,
     /// Anything with a bus behind it.
     Hardware,
-    /// Anything else, by its driver's name.
+    /// A device without Ethernet frames.
+    NotEthernet,
+    /// Anything else, by its kind.
     Other(String),
 }
 
@@ -51,6 +52,7 @@ impl Device {
     pub(super) fn find(name: &str) -> io::Result<Self> {
         let link = Link::find(name)?;
         let family = match link.kind.as_deref() {
+            _ if !link.is_ethernet => Family::NotEthernet,
             Some("veth") => Family::Veth,
             Some("tun") => Family::Tun,
             None if link.has_parent => Family::Hardware,
@@ -109,14 +111,7 @@ fn queues_in_sysfs(name: &str) -> Queues {
 /// # Safety
 /// `command` is the struct that its first word, the command's number, asks for.
 pub(super) unsafe fn ethtool<T: ?Sized>(name: &str, command: &mut T) -> io::Result<()> {
-    // SAFETY: plain numbers, and a pointer that may be null.
-    let mut request: ifreq = unsafe { zeroed() };
-    if name.is_empty() || name.len() >= request.ifr_name.len() {
-        return Err(io::Error::from_raw_os_error(libc::ENODEV));
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
+    let mut request = netdev::request(name)?;
     request.ifr_ifru.ifru_data = ptr::from_mut(command).cast();
     let socket = new_socket(libc::AF_UNIX, libc::SOCK_DGRAM)?;
     // SAFETY: the request is live and points to the command, which is; its size is the caller's promise.

@@ -16,6 +16,8 @@ const HEADERS: usize = 16 + 16;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) ifindex: u32,
+    /// Its frames are Ethernet's.
+    pub(super) is_ethernet: bool,
     /// Bytes, without the Ethernet header.
     pub(super) mtu: u32,
     /// The kind of a device that is made by software, as `veth`.
@@ -71,8 +73,9 @@ fn parse(answer: &[u8]) -> io::Result<Link> {
         return Err(io::Error::from_raw_os_error(errno.wrapping_neg()));
     }
     let body = answer.get(HEADERS..).filter(|_| kind == libc::RTM_NEWLINK).ok_or_else(strange)?;
+    let is_ethernet = half(answer, 18) == Some(libc::ARPHRD_ETHER);
     let ifindex = word(answer, 20).ok_or_else(strange)?;
-    let mut link = Link { ifindex, mtu: 0, kind: None, has_parent: false, xdp_program: None };
+    let mut link = Link { ifindex, is_ethernet, mtu: 0, kind: None, has_parent: false, xdp_program: None };
     for (kind, value) in attributes(body) {
         match kind {
             libc::IFLA_MTU => link.mtu = word(value, 0).unwrap_or(0),

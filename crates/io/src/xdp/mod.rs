@@ -20,7 +20,6 @@
 //! Threads: queues belong to workers; opening and dropping the guard to control. Both may block, for a fifth of a
 //! second at worst.
 
-mod bpf;
 mod btf;
 mod device;
 mod features;
@@ -31,6 +30,7 @@ mod rx;
 mod socket;
 mod tx;
 mod umem;
+mod xskmap;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -38,9 +38,9 @@ use std::sync::{Arc, Mutex};
 
 use vswitch_wire::Caps;
 
+use crate::bpf;
 use crate::pool::{LARGE_CAPACITY, Pool};
-use crate::{Facts, Kind, Opened, RxQueue, TxQueue};
-use bpf::Mode;
+use crate::{Facts, Kind, OpenError, Opened, RxQueue, TxQueue};
 use device::{Device, Family};
 use link::Link;
 use rx::{Looks, XdpRx};
@@ -48,7 +48,6 @@ use socket::{Rings, Socket, SocketError};
 use tx::{COPY_PARTS, PART, Sender, XdpTx, ZEROCOPY_PARTS};
 use umem::{Lent, SINGLE_BUFFER};
 
-pub use bpf::LoadError;
 pub use device::rx_queue_count;
 
 /// Bytes of an Ethernet header with one 802.1Q tag: what a frame has besides its MTU.
@@ -69,64 +68,23 @@ impl Default for Options {
     }
 }
 
-/// Why a device was not opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There is no such device in this network namespace.
-    #[error("there is no device {0} in this network namespace")]
-    NoDevice(String),
-    /// CAP_NET_ADMIN, CAP_NET_RAW or CAP_BPF is missing.
-    #[error("AF_XDP on {0} needs the capabilities CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF (or root)")]
-    Forbidden(String),
-    /// Another program receives the device's frames.
-    #[error(
-        "another XDP program ({program}) is attached to {device}: stop what holds it, or take it off with \
-         `ip link set dev {device} xdp off`"
-    )]
-    OtherProgram {
-        /// The device.
-        device: String,
-        /// The program, as `bpftool prog show` knows it.
-        program: String,
-    },
-    /// Another socket serves one of the queues.
-    #[error(
-        "queue {queue} of {device} is served by an AF_XDP socket of another process: stop that one first"
-    )]
-    OtherSocket {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u32,
-    },
-    /// VLAN tags would be lost, and with them the isolation of networks.
-    #[error("AF_XDP on {device} would lose VLAN tags ({why}): use the kind `packet` for it")]
-    TagsLost {
-        /// The device.
-        device: String,
-        /// What takes them away.
-        why: String,
-    },
-    /// A veth has fewer queues than its other end.
-    #[error(
-        "{0} has fewer receive queues than its other end has transmit queues: give it as many \
-         (`ethtool -L {0} rx N`)"
-    )]
-    FewQueues(String),
-    /// The program was refused.
-    #[error(transparent)]
-    Program(#[from] LoadError),
-    /// Anything else, and during what.
-    #[error("AF_XDP on {device}: {step} failed")]
-    Failed {
-        /// The device.
-        device: String,
-        /// What was being done.
-        step: &'static str,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
+/// Where the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// In the driver, before an skb is made.
+    Native,
+    /// In the stack, after it; any device.
+    Generic,
+}
+
+impl Mode {
+    /// `XDP_FLAGS_DRV_MODE` and `XDP_FLAGS_SKB_MODE` of linux/if_link.h.
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Native => 1 << 2,
+            Self::Generic => 1 << 1,
+        }
+    }
 }
 
 /// What outlives the queues. In this order: no frame is redirected any more, then the sockets are closed and
@@ -162,23 +120,25 @@ fn open_in(
     pool: &'static Pool,
     options: Options,
 ) -> Result<Opened, OpenError> {
-    let device = Device::find(netdev).map_err(failed(netdev, "looking it up"))?;
+    let device = Device::find(netdev).map_err(lost(netdev, "look the device up"))?;
     let port = Port { netdev, device: &device, pool, options };
     let (promiscuous, features) = match &device.family {
         Family::Veth | Family::Tun => (None, None),
         Family::Hardware => {
-            let promiscuous =
-                device::promiscuous(device.ifindex).map_err(failed(netdev, "promiscuous mode"))?;
-            (Some(promiscuous), Some(port.keep_tags()?))
+            let promiscuous = device::promiscuous(device.ifindex);
+            (Some(promiscuous.map_err(lost(netdev, "make the device promiscuous"))?), Some(port.keep_tags()?))
         }
-        Family::Other(driver) => {
-            return Err(port.tags_lost(&format!("a {driver} device passes on what other devices took out")));
+        Family::NotEthernet => return Err(OpenError::Refused(format!("`{netdev}` is no Ethernet device"))),
+        Family::Other(kind) => {
+            return Err(
+                port.tags_lost(&format!("a {kind} device passes on what others took out of the frame"))
+            );
         }
     };
-    let map = bpf::create_xskmap(device.queues.rx).map_err(failed(netdev, "making the socket map"))?;
+    let map = xskmap::create(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
     let bound = port.bind_queues()?;
     for (queue, (socket, _)) in (0..).zip(&bound.sockets) {
-        bpf::set_xsk(map.as_fd(), queue, socket.fd()).map_err(failed(netdev, "filling the socket map"))?;
+        xskmap::set(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
     }
     let (link, mode, refusal) = port.attach(modes, &map)?;
 
@@ -215,20 +175,40 @@ struct Halves {
 impl Port<'_> {
     fn keep_tags(&self) -> Result<features::TurnedOff, OpenError> {
         features::keep_tags(&self.device.name)
-            .map_err(failed(self.netdev, "asking for its features"))?
-            .map_err(|name| {
-                self.tags_lost(&format!("it takes them out of frames, and `{name}` cannot be turned off"))
-            })
+            .map_err(lost(self.netdev, "ask for the device's features"))?
+            .map_err(|name| self.tags_lost(&format!("`{name}` takes them out, and cannot be turned off")))
     }
 
     fn tags_lost(&self, why: &str) -> OpenError {
-        OpenError::TagsLost { device: self.netdev.to_owned(), why: why.to_owned() }
+        let netdev = self.netdev;
+        OpenError::Refused(format!(
+            "AF_XDP on `{netdev}` would lose VLAN tags ({why}): use the kind `packet` for it"
+        ))
     }
 
     fn other_program(&self) -> OpenError {
-        let id = Link::find(self.netdev).ok().and_then(|link| link.xdp_program);
-        let program = id.map_or_else(|| "that has ended since".to_owned(), |id| format!("id {id}"));
-        OpenError::OtherProgram { device: self.netdev.to_owned(), program }
+        let netdev = self.netdev;
+        let id = Link::find(netdev).ok().and_then(|link| link.xdp_program);
+        let program = id.map_or_else(String::new, |id| format!(" (id {id}; `bpftool prog show id {id}`)"));
+        OpenError::Refused(format!(
+            "another XDP program{program} is attached to `{netdev}`: stop what holds it, or take it off with \
+             `ip link set dev {netdev} xdp off`"
+        ))
+    }
+
+    fn other_socket(&self, queue: u32) -> OpenError {
+        let netdev = self.netdev;
+        OpenError::Refused(format!(
+            "queue {queue} of `{netdev}` is served by an AF_XDP socket of another program: stop that one first"
+        ))
+    }
+
+    fn few_queues(&self) -> OpenError {
+        let netdev = self.netdev;
+        OpenError::Refused(format!(
+            "`{netdev}` has fewer receive queues than its other end has transmit queues, so it takes no XDP: \
+             give it as many (`ethtool -L {netdev} rx N`) or use the kind `packet`"
+        ))
     }
 
     /// Binds every rx queue in the best way that the device takes.
@@ -243,13 +223,11 @@ impl Port<'_> {
             match self.bind_all(flags) {
                 Ok(sockets) => return Ok(Bound { sockets, has_sg: flags & sg != 0 }),
                 Err((_, SocketError::Bind(error))) => refused = error, // the next way may do
-                Err((queue, SocketError::Busy)) => {
-                    return Err(OpenError::OtherSocket { device: self.netdev.to_owned(), queue });
-                }
-                Err((_, SocketError::Setup(step, error))) => return Err(failed(self.netdev, step)(error)),
+                Err((queue, SocketError::Busy)) => return Err(self.other_socket(queue)),
+                Err((_, SocketError::Setup(step, error))) => return Err(lost(self.netdev, step)(error)),
             }
         }
-        Err(failed(self.netdev, "binding a queue")(refused))
+        Err(lost(self.netdev, "bind a queue")(refused))
     }
 
     fn bind_all(&self, flags: u16) -> Result<Vec<(Socket, Rings)>, (u32, SocketError)> {
@@ -266,18 +244,17 @@ impl Port<'_> {
         let program = self.load(map)?;
         let mut refusal = None;
         for &mode in modes {
-            let error = match bpf::attach(program.as_fd(), self.device.ifindex, mode) {
-                Ok(link) => return Ok((link, mode, refusal)),
-                Err(error) => error,
-            };
+            let error =
+                match bpf::link(program.as_fd(), self.device.ifindex, program::ATTACH_XDP, mode.flags()) {
+                    Ok(link) => return Ok((link, mode, refusal)),
+                    Err(error) => error,
+                };
             match error.raw_os_error() {
                 // Native mode says EBUSY where generic mode would say EEXIST: nothing to fall back from.
                 Some(libc::EBUSY | libc::EEXIST) => {
                     return Err(self.other_program());
                 }
-                Some(libc::ENOSPC) if self.device.family == Family::Veth => {
-                    return Err(OpenError::FewQueues(self.netdev.to_owned()));
-                }
+                Some(libc::ENOSPC) if self.device.family == Family::Veth => return Err(self.few_queues()),
                 // In generic mode a veth's tags are out of reach: the kernel refuses the program that asks for them.
                 _ if self.device.family == Family::Veth => {
                     return Err(self.tags_lost(&format!("native XDP is refused: {error}")));
@@ -286,20 +263,32 @@ impl Port<'_> {
             }
         }
         let refusal = refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
-        Err(failed(self.netdev, "attaching the XDP program")(refusal))
+        Err(lost(self.netdev, "attach the XDP program")(refusal))
     }
 
     fn load(&self, map: &OwnedFd) -> Result<OwnedFd, OpenError> {
         let map = map.as_raw_fd();
-        if self.device.family != Family::Veth {
-            return Ok(bpf::load(&program::redirect(map), None)?);
-        }
-        let Some(rx_vlan_tag) = btf::rx_vlan_tag() else {
-            return Err(
-                self.tags_lost("this kernel does not tell an XDP program the tag: Linux 6.8 or later does")
-            );
+        let (insns, flags, ifindex) = if self.device.family == Family::Veth {
+            let Some(rx_vlan_tag) = btf::rx_vlan_tag() else {
+                return Err(self.tags_lost("this kernel tells no XDP program the tag, Linux 6.8 does"));
+            };
+            let insns = program::redirect_with_tag(map, rx_vlan_tag);
+            (insns, program::F_XDP_DEV_BOUND_ONLY, self.device.ifindex)
+        } else {
+            (program::redirect(map), 0, 0)
         };
-        Ok(bpf::load(&program::redirect_with_tag(map, rx_vlan_tag), Some(self.device.ifindex))?)
+        let program = bpf::Program {
+            kind: program::PROG_TYPE_XDP,
+            insns: &insns,
+            flags: program::F_XDP_HAS_FRAGS | flags,
+            ifindex,
+            attach: program::ATTACH_XDP,
+        };
+        let step = "load the XDP program";
+        bpf::load(&program).map_err(|e| match e.source.raw_os_error() {
+            Some(libc::ENODEV | libc::EPERM) => lost(self.netdev, step)(e.source),
+            _ => OpenError::System { step, source: io::Error::other(e) }, // with the verifier's words
+        })
     }
 
     /// Checksums of frames that this host's own stack, or a guest's, sends into the device.
@@ -363,12 +352,14 @@ impl Port<'_> {
     }
 }
 
-fn failed(device: &str, step: &'static str) -> impl Fn(io::Error) -> OpenError {
-    let device = device.to_owned();
+/// A device that was deleted while it was opened is one to wait for; a missing right is told by name.
+fn lost(netdev: &str, step: &'static str) -> impl FnOnce(io::Error) -> OpenError {
     move |source| match source.raw_os_error() {
-        Some(libc::ENODEV) => OpenError::NoDevice(device.clone()),
-        Some(libc::EPERM | libc::EACCES) => OpenError::Forbidden(device.clone()),
-        _ => OpenError::Failed { device: device.clone(), step, source },
+        Some(libc::ENODEV | libc::ENXIO) => OpenError::NoDevice(netdev.to_owned()),
+        Some(libc::EPERM | libc::EACCES) => OpenError::Refused(format!(
+            "AF_XDP on `{netdev}` needs root, or CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK: no right to {step}"
+        )),
+        _ => OpenError::System { step, source },
     }
 }
 

@@ -9,15 +9,15 @@
 
 use vswitch_wire::Tag;
 
-/// One instruction, as the kernel's `struct bpf_insn`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Insn {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
+use crate::bpf::Insn;
+
+/// What the program is loaded and attached as (linux/bpf.h).
+pub(super) const PROG_TYPE_XDP: u32 = 6;
+pub(super) const ATTACH_XDP: u32 = 37;
+/// It takes frames of several buffers.
+pub(super) const F_XDP_HAS_FRAGS: u32 = 1 << 5;
+/// It is loaded for one device, and so may ask the device's driver about frames.
+pub(super) const F_XDP_DEV_BOUND_ONLY: u32 = 1 << 6;
 
 /// Bytes that the program puts before a frame: TPID in network order, TCI in host order; zeros for no tag.
 pub(super) const TAG_META: usize = 4;
@@ -101,12 +101,12 @@ fn redirect_by_queue(xskmap: i32) -> [Insn; 6] {
     [load(R2, CTX, RX_QUEUE_INDEX), low, high, mov_imm(R3, XDP_DROP), call(REDIRECT_MAP), EXIT]
 }
 
-const EXIT: Insn = insn(0x95, 0, 0, 0, 0);
+const EXIT: Insn = Insn::exit();
 
-/// `struct bpf_insn` has two bit fields of four bits, whose order is that of the machine's bytes.
-const fn insn(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Insn {
+/// Source and destination are bit fields of four bits, whose order is that of the machine's bytes.
+const fn insn(opcode: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Insn {
     let registers = if cfg!(target_endian = "little") { src << 4 | dst } else { dst << 4 | src };
-    Insn { code, registers, offset, immediate }
+    Insn { opcode, registers, offset, immediate }
 }
 const fn mov(dst: u8, src: u8) -> Insn {
     insn(0xbf, dst, src, 0, 0)
@@ -160,7 +160,7 @@ mod tests {
         let jumps: Vec<usize> = program
             .iter()
             .enumerate()
-            .filter(|(_, i)| matches!(i.code, 0x56 | 0x2d))
+            .filter(|(_, i)| matches!(i.opcode, 0x56 | 0x2d))
             .map(|(at, i)| at + 1 + i.offset as usize)
             .collect();
         assert_eq!(jumps, [drop; 3]);

@@ -85,14 +85,14 @@ impl Socket {
         size: u32,
         flags: u16,
     ) -> Result<(Self, Rings), SocketError> {
-        let fd = new_socket(libc::AF_XDP, libc::SOCK_RAW).map_err(step("socket"))?;
-        umem::register(fd.as_fd(), pool).map_err(step("registering the frame pool"))?;
-        let rings = map_rings(fd.as_fd(), size).map_err(step("making rings"))?;
-        let netns = netns_of(fd.as_fd()).map_err(step("asking for the namespace"))?;
+        let fd = new_socket(libc::AF_XDP, libc::SOCK_RAW).map_err(step("make a socket"))?;
+        umem::register(fd.as_fd(), pool).map_err(step("register the frame pool"))?;
+        let rings = map_rings(fd.as_fd(), size).map_err(step("make rings"))?;
+        let netns = netns_of(fd.as_fd()).map_err(step("ask for the namespace"))?;
         let queue = Queue { ifindex, number: queue, netns };
         bind_when_free(fd.as_fd(), queue, flags | libc::XDP_USE_NEED_WAKEUP)?;
-        let options: libc::xdp_options =
-            get_option(fd.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS).map_err(step("asking for the mode"))?;
+        let options: libc::xdp_options = get_option(fd.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS)
+            .map_err(step("ask for the socket's mode"))?;
         let socket = Self {
             fd: ManuallyDrop::new(fd),
             pool,

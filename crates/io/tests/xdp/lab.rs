@@ -1,4 +1,4 @@
-//! Network namespaces with raw sockets as hosts, gone when dropped.
+//! A switch in a namespace of the test's own thread, and hosts behind its veths.
 
 use std::fs::File;
 use std::io;
@@ -6,9 +6,16 @@ use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Runs a command and returns what it printed; panics when it fails.
+use super::net::Netns;
+
+/// Moves the calling thread, which is the switch, into a new namespace; it goes with the thread.
+pub(crate) fn enter_switch() {
+    // SAFETY: moves the calling thread only.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "these tests need root");
+}
+
+/// Runs a command in the thread's namespace and returns what it printed; panics when it fails.
 pub(crate) fn run(line: &str) -> String {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
@@ -17,85 +24,29 @@ pub(crate) fn run(line: &str) -> String {
     text(&output.stdout)
 }
 
-/// Waits until the condition holds; panics after about five seconds.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if holds() {
-            return;
-        }
-        nap();
-    }
-    panic!("{what}: not within five seconds");
-}
-
-/// Five milliseconds, between two looks.
-fn nap() {
-    // SAFETY: no descriptors are given.
-    unsafe { libc::poll(ptr::null_mut(), 0, 5) };
-}
-
-/// A namespace for the switch; the calling thread is in it while this lives.
-pub(crate) struct Lab {
-    home: File,
-    switch: String,
-    hosts: Vec<String>,
-}
-
-impl Lab {
-    /// Panics unless run as root: nothing here can be tested without.
-    pub(crate) fn new() -> Self {
-        // SAFETY: a plain system call.
-        assert_eq!(unsafe { libc::geteuid() }, 0, "these tests need root: they make network namespaces");
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let switch = format!("vsx{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        run(&format!("ip netns add {switch}"));
-        let lab = Self { home: File::open("/proc/thread-self/ns/net").unwrap(), switch, hosts: Vec::new() };
-        enter(&File::open(format!("/run/netns/{}", lab.switch)).unwrap());
-        lab
-    }
-
-    /// A host behind the switch's netdev `name`; `options` go to the netdevs' creation on both sides.
-    pub(crate) fn host(&mut self, name: &str, options: &str) -> Host {
-        let netns = format!("{}{name}", self.switch);
-        run(&format!("ip netns add {netns}"));
-        self.hosts.push(netns.clone());
-        run(&format!("ip link add {name} {options} type veth peer name eth {options} netns {netns}"));
-        run(&format!("ip link set {name} up"));
-        run(&format!("ip -n {netns} link set eth up"));
-        Host { netns }
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        enter(&self.home);
-        for netns in self.hosts.iter().chain([&self.switch]) {
-            run(&format!("ip netns del {netns}"));
-        }
-    }
-}
-
-fn enter(netns: &File) {
-    // SAFETY: a plain system call, which moves this thread alone.
-    let moved = unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) };
-    assert_eq!(moved, 0, "setns: {}", io::Error::last_os_error());
-}
-
 /// The far end of a veth: the netdev `eth` of its own namespace.
-pub(crate) struct Host {
-    pub(crate) netns: String,
-}
+pub(crate) struct Host(Netns);
 
 impl Host {
+    /// A host behind the switch's netdev `name`; `options` go to the netdevs' creation on both sides.
+    pub(crate) fn new(name: &str, options: &str) -> Self {
+        let host = Self(Netns::new());
+        let netns = host.inside(|| File::open("/proc/thread-self/ns/net").unwrap());
+        let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
+        run(&format!("ip link add name {name} {options} type veth peer name eth {options} netns {path}"));
+        run(&format!("ip link set dev {name} up"));
+        host.0.ip("link set dev eth up");
+        host
+    }
+
     /// Runs `f` in the host's namespace.
     pub(crate) fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                enter(&File::open(format!("/run/netns/{}", self.netns)).unwrap());
-                f()
-            });
-            inside.join().unwrap()
-        })
+        self.0.within(f)
+    }
+
+    /// The host's namespace.
+    pub(crate) fn netns(&self) -> &Netns {
+        &self.0
     }
 
     /// A raw socket on the host's netdev that sees what arrives.

@@ -6,14 +6,17 @@
 
 mod bpf;
 mod lab;
+#[path = "../net/mod.rs"]
+mod net;
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 
-use lab::{Lab, run, wait_until};
+use lab::{Host, enter_switch, run};
+use net::wait_until;
 use vswitch_io::pool::CHUNK;
-use vswitch_io::xdp::{self, OpenError, Options};
-use vswitch_io::{FrameClass, FrameVec, Opened, Pool, PoolCache, PoolConfig, PortError, TxReport};
+use vswitch_io::xdp::{self, Options};
+use vswitch_io::{FrameClass, FrameVec, OpenError, Opened, Pool, PoolCache, PoolConfig, PortError, TxReport};
 use vswitch_wire::{FrameBuf, Tag, vlan};
 
 /// IEEE 802 local experimental EtherType 1.
@@ -136,8 +139,8 @@ fn relay(from: &mut Port, to: &mut Port) -> usize {
 
 #[test]
 fn bursts_cross_both_ways_in_order() {
-    let mut lab = Lab::new();
-    let (a, b) = (lab.host("p1", ""), lab.host("p2", ""));
+    enter_switch();
+    let (a, b) = (Host::new("p1", ""), Host::new("p2", ""));
     let (a, b) = (a.socket(), b.socket());
     let pool = pool();
     let (mut left, mut right) = (Port::open("p1", pool), Port::open("p2", pool));
@@ -161,8 +164,8 @@ fn bursts_cross_both_ways_in_order() {
 
 #[test]
 fn a_batch_larger_than_one_system_call_takes_is_sent_whole() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "").socket();
+    enter_switch();
+    let host = Host::new("p1", "").socket();
     let pool = pool();
     let mut port = Port::open("p1", pool);
     let frames: Vec<_> = (0..256).map(|n| frame(n, 60)).collect();
@@ -177,8 +180,8 @@ fn a_batch_larger_than_one_system_call_takes_is_sent_whole() {
 
 #[test]
 fn a_tag_beside_the_frame_is_recovered() {
-    let mut lab = Lab::new();
-    let (a, b) = (lab.host("p1", ""), lab.host("p2", ""));
+    enter_switch();
+    let (a, b) = (Host::new("p1", ""), Host::new("p2", ""));
     let pool = pool();
     let (mut left, mut right) = (Port::open("p1", pool), Port::open("p2", pool));
     assert_eq!(left.opened.facts.vlan, Ok(()));
@@ -202,8 +205,8 @@ fn a_tag_beside_the_frame_is_recovered() {
 
 #[test]
 fn a_tag_in_the_frame_stays_there() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "").socket();
+    enter_switch();
+    let host = Host::new("p1", "").socket();
     let pool = pool();
     let mut port = Port::open("p1", pool);
     let mut tagged = frame(1, 60);
@@ -215,8 +218,8 @@ fn a_tag_in_the_frame_stays_there() {
 
 #[test]
 fn jumbo_frames_cross() {
-    let mut lab = Lab::new();
-    let (a, b) = (lab.host("p1", "mtu 9000"), lab.host("p2", "mtu 9000"));
+    enter_switch();
+    let (a, b) = (Host::new("p1", "mtu 9000"), Host::new("p2", "mtu 9000"));
     let (a, b) = (a.socket(), b.socket());
     let pool = pool();
     let (mut left, mut right) = (Port::open("p1", pool), Port::open("p2", pool));
@@ -241,8 +244,8 @@ fn jumbo_frames_cross() {
 
 #[test]
 fn the_largest_mtu_works() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "mtu 65535").socket();
+    enter_switch();
+    let host = Host::new("p1", "mtu 65535").socket();
     let pool = pool();
     let mut port = Port::open("p1", pool);
     let sent = frame(1, 65535 + 14);
@@ -256,10 +259,10 @@ fn the_largest_mtu_works() {
 
 #[test]
 fn unfinished_checksums_are_seen() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "");
-    run(&format!("ip -n {} address add 192.0.2.1/24 dev eth", host.netns));
-    run(&format!("ip -n {} neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev eth", host.netns));
+    enter_switch();
+    let host = Host::new("p1", "");
+    host.netns().ip("address add 192.0.2.1/24 dev eth");
+    host.netns().ip("neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev eth");
     let pool = pool();
     let mut port = Port::open("p1", pool);
     assert!(port.opened.facts.rx_caps.csum);
@@ -276,8 +279,8 @@ fn unfinished_checksums_are_seen() {
 
 #[test]
 fn a_deleted_link_is_gone_and_its_frames_come_back() {
-    let mut lab = Lab::new();
-    let _host = lab.host("p1", "");
+    enter_switch();
+    let _host = Host::new("p1", "");
     let pool = pool();
     let mut port = Port::open("p1", pool);
     run("ip link del p1");
@@ -291,8 +294,8 @@ fn a_deleted_link_is_gone_and_its_frames_come_back() {
 
 #[test]
 fn sending_into_a_deleted_link_is_found_out() {
-    let mut lab = Lab::new();
-    let _host = lab.host("p1", "");
+    enter_switch();
+    let _host = Host::new("p1", "");
     let pool = pool();
     let mut port = Port::open("p1", pool);
     run("ip link del p1");
@@ -304,8 +307,8 @@ fn sending_into_a_deleted_link_is_found_out() {
 
 #[test]
 fn a_link_that_is_down_is_no_error() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "").socket();
+    enter_switch();
+    let host = Host::new("p1", "").socket();
     let pool = pool();
     let mut port = Port::open("p1", pool);
     run("ip link set p1 down");
@@ -325,8 +328,8 @@ fn a_link_that_is_down_is_no_error() {
 
 #[test]
 fn a_port_opens_while_its_link_is_down() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "").socket();
+    enter_switch();
+    let host = Host::new("p1", "").socket();
     run("ip link set p1 down");
     let pool = pool();
     let mut port = Port::open("p1", pool);
@@ -339,8 +342,8 @@ fn a_port_opens_while_its_link_is_down() {
 
 #[test]
 fn a_port_opens_again_at_once() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "").socket();
+    enter_switch();
+    let host = Host::new("p1", "").socket();
     let pool = pool();
     for n in 0..5 {
         let mut port = Port::open("p1", pool);
@@ -354,9 +357,9 @@ fn a_port_opens_again_at_once() {
 
 #[test]
 fn nothing_is_left_on_the_device() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "");
-    let tso = || run(&format!("ip netns exec {} ethtool -k eth", host.netns));
+    enter_switch();
+    let host = Host::new("p1", "");
+    let tso = || host.inside(|| run("ethtool -k eth"));
     let before = (run("ip -details link show p1"), tso());
     let port = Port::open("p1", pool());
     assert!(run("ip -details link show p1").contains("prog/xdp"));
@@ -366,12 +369,12 @@ fn nothing_is_left_on_the_device() {
 
 #[test]
 fn a_queue_in_use_is_refused() {
-    let mut lab = Lab::new();
-    let _host = lab.host("p1", "");
+    enter_switch();
+    let _host = Host::new("p1", "");
     let (pool, other) = (pool(), pool());
     let port = Port::open("p1", pool);
     let refused = xdp::open("p1", 1, other, Options::default()).err().unwrap();
-    assert!(matches!(refused, OpenError::OtherSocket { queue: 0, .. }), "{refused}");
+    assert!(refused.to_string().contains("queue 0 of `p1` is served by"), "{refused}");
     assert_whole(other);
     drop(port);
     assert_whole(pool);
@@ -379,15 +382,12 @@ fn a_queue_in_use_is_refused() {
 
 #[test]
 fn a_foreign_program_is_left_alone() {
-    let mut lab = Lab::new();
-    let _host = lab.host("p1", "");
+    enter_switch();
+    let _host = Host::new("p1", "");
     let pool = pool();
     let foreign = bpf::pass(ifindex(c"p1")).unwrap();
     let refused = xdp::open("p1", 1, pool, Options::default()).err().unwrap();
-    assert!(
-        matches!(refused, OpenError::OtherProgram { .. }) && refused.to_string().contains("(id "),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("another XDP program (id "), "{refused}");
     assert!(run("ip -details link show p1").contains("prog/xdp"));
     assert_whole(pool);
     drop(foreign);
@@ -397,7 +397,7 @@ fn a_foreign_program_is_left_alone() {
 
 #[test]
 fn devices_that_do_not_suit_are_refused_with_the_reason() {
-    let lab = Lab::new();
+    enter_switch();
     let pool = pool();
     let refusal = |name: &str| xdp::open(name, 1, pool, Options::default()).err().unwrap();
     for name in ["none", "", "a/b", "a-name-that-is-too-long"] {
@@ -407,21 +407,20 @@ fn devices_that_do_not_suit_are_refused_with_the_reason() {
     let refused = refusal("br").to_string();
     assert!(refused.contains("would lose VLAN tags") && refused.contains("packet"), "{refused}");
     assert_whole(pool);
-    drop(lab);
 }
 
 /// A host with several queues; the switch's end has `ours`, as `ethtool -L` takes them.
-fn host_with_queues(lab: &mut Lab, name: &str, ours: &str) -> lab::Host {
-    let host = lab.host(name, "numrxqueues 4 numtxqueues 4");
+fn host_with_queues(name: &str, ours: &str) -> Host {
+    let host = Host::new(name, "numrxqueues 4 numtxqueues 4");
     run(&format!("ethtool -L {name} {ours}"));
-    run(&format!("ip netns exec {} ethtool -L eth rx 4 tx 3", host.netns));
+    host.inside(|| run("ethtool -L eth rx 4 tx 3"));
     host
 }
 
 #[test]
 fn every_queue_is_served_and_their_number_is_followed() {
-    let mut lab = Lab::new();
-    let host = host_with_queues(&mut lab, "p1", "rx 3 tx 3").socket();
+    enter_switch();
+    let host = host_with_queues("p1", "rx 3 tx 3").socket();
     assert_eq!(xdp::rx_queue_count("p1").unwrap(), 3);
     let pool = pool();
     let mut port = Port::open("p1", pool);
@@ -451,8 +450,8 @@ fn every_queue_is_served_and_their_number_is_followed() {
 
 #[test]
 fn workers_share_what_queues_there_are() {
-    let mut lab = Lab::new();
-    let host = host_with_queues(&mut lab, "p1", "rx 3 tx 2").socket();
+    enter_switch();
+    let host = host_with_queues("p1", "rx 3 tx 2").socket();
     let pool = pool();
     let opened = xdp::open("p1", 5, pool, Options::default()).unwrap();
     let Opened { rx, tx, facts, guard } = opened;
@@ -488,20 +487,20 @@ fn workers_share_what_queues_there_are() {
 
 #[test]
 fn fewer_queues_than_the_other_end_is_refused_with_the_mend() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "numrxqueues 4 numtxqueues 4");
+    enter_switch();
+    let host = Host::new("p1", "numrxqueues 4 numtxqueues 4");
     run("ethtool -L p1 rx 1 tx 1");
-    run(&format!("ip netns exec {} ethtool -L eth rx 2 tx 2", host.netns));
+    host.inside(|| run("ethtool -L eth rx 2 tx 2"));
     let pool = pool();
     let refused = xdp::open("p1", 1, pool, Options::default()).err().unwrap();
-    assert!(matches!(refused, OpenError::FewQueues(_)), "{refused}");
+    assert!(refused.to_string().contains("`ethtool -L p1 rx N`"), "{refused}");
     assert_whole(pool);
 }
 
 #[test]
 fn frames_that_find_no_room_are_counted_once() {
-    let mut lab = Lab::new();
-    let host = lab.host("p1", "").socket();
+    enter_switch();
+    let host = Host::new("p1", "").socket();
     let pool = pool();
     let opened = xdp::open("p1", 1, pool, Options { ring: 64 }).unwrap();
     let mut port = Port { cache: pool.cache(), batch: FrameVec::new(64), opened };
@@ -523,8 +522,8 @@ fn frames_that_find_no_room_are_counted_once() {
 
 #[test]
 fn what_cannot_be_sent_is_refused_and_comes_back() {
-    let mut lab = Lab::new();
-    let _host = lab.host("p1", "");
+    enter_switch();
+    let _host = Host::new("p1", "");
     let pool = pool();
     let mut port = Port::open("p1", pool);
     let mut batch = FrameVec::new(3);
@@ -547,4 +546,44 @@ fn what_cannot_be_sent_is_refused_and_comes_back() {
 fn ifindex(name: &std::ffi::CStr) -> u32 {
     // SAFETY: the name ends with a zero.
     unsafe { libc::if_nametoindex(name.as_ptr()) }
+}
+
+/// Carries TCP between two hosts, over IPv4 and IPv6, with checksums finished as a switch would.
+#[test]
+fn tcp_arrives_whole() {
+    enter_switch();
+    let (a, b) = (Host::new("p1", ""), Host::new("p2", ""));
+    a.netns().address(1, "eth");
+    b.netns().address(2, "eth");
+    let pool = pool();
+    let (mut left, mut right) = (Port::open("p1", pool), Port::open("p2", pool));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                carry(&mut left, &mut right);
+                carry(&mut right, &mut left);
+            }
+        });
+        for address in ["10.1.0.2:0", "[fd01::2]:0"] {
+            net::transfer(a.netns(), b.netns(), address.parse().unwrap(), 4 << 20);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    for host in [&a, &b] {
+        assert_eq!(net::snmp(host.netns(), "Tcp", "InCsumErrors"), 0);
+    }
+    drop((left, right));
+    assert_whole(pool);
+}
+
+/// Moves what waits at `from` to `to`, with its checksums finished.
+fn carry(from: &mut Port, to: &mut Port) {
+    from.poll(1).unwrap();
+    for frame in from.batch.as_mut_slice() {
+        if let Some(csum) = frame.meta_mut().offload.csum.take() {
+            vswitch_wire::complete(frame.bytes_mut(), csum).unwrap();
+        }
+    }
+    to.send(&mut from.batch);
 }
