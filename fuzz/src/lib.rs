@@ -17,7 +17,13 @@ pub fn template(choice: u8, len: u8) -> VecFrame {
     if has(0x04) {
         let inner =
             plain().ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(3, 4, 0x18).payload(&vec![1; usize::from(len)]);
-        return outer(&[&[8, 0, 0, 0, 0, 0, 7, 0], inner.unfinished().bytes()].concat()).gso(100);
+        let whole = outer(&[&[8, 0, 0, 0, 0, 0, 7, 0], inner.unfinished().bytes()].concat()).gso(100);
+        if !has(0x20) {
+            return whole;
+        }
+        let mut offload = inner.gso(100).meta().offload;
+        offload.shift_forward((whole.bytes().len() - inner.bytes().len()) as u16);
+        return VecFrame::new(whole.bytes()).with_offload(offload);
     }
     outer(&vec![1; usize::from(len)]).gso(100)
 }
