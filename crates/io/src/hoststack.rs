@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::bpf::{self, Insn};
+use crate::bpf::{self, Insn, Reg};
 
 /// `TC_ACT_SHOT` of linux/pkt_cls.h.
 const DROP: i32 = 2;
@@ -18,7 +18,7 @@ const DROP: i32 = 2;
 pub(crate) fn keep_off(ifindex: u32) -> io::Result<OwnedFd> {
     let program = bpf::load(&bpf::Program {
         kind: bpf::PROG_TYPE_SCHED_CLS,
-        insns: &[Insn::mov(0, DROP), Insn::exit()],
+        insns: &[Insn::set(Reg::R0, DROP), Insn::exit()],
         flags: 0,
         ifindex: 0,
         attach: bpf::ATTACH_TCX_INGRESS,

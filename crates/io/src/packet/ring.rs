@@ -1,4 +1,4 @@
-//! A TPACKET_V2 ring: slots in memory shared with the kernel.
+//! A TPACKET_V2 receive ring: slots in memory shared with the kernel.
 //!
 //! The status word of a slot says who owns the rest of it; it is read with acquire and written with release
 //! order. Slots are an odd number of cache lines apart, so their headers do not share one set of the cache.
@@ -17,9 +17,6 @@ pub(super) const SLOT: usize = 31 * 64;
 /// Bytes of a block, which the kernel takes as contiguous pages.
 const BLOCK: usize = 64 << 10;
 const SLOTS_PER_BLOCK: usize = BLOCK / SLOT;
-/// Bytes of a slot's header: `TPACKET_ALIGN(sizeof(struct tpacket2_hdr))`.
-pub(super) const HEADER: usize = size_of::<tpacket2_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
-
 /// The ring; one thread uses it.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -31,8 +28,8 @@ pub(super) struct Ring {
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// Gives the socket a ring (`PACKET_RX_RING` or `PACKET_TX_RING`) of about `slots` slots.
-    pub(super) fn map(socket: &Socket, option: libc::c_int, slots: usize) -> io::Result<Self> {
+    /// Gives the socket a receive ring of about `slots` slots.
+    pub(super) fn map(socket: &Socket, slots: usize) -> io::Result<Self> {
         let blocks = slots.div_ceil(SLOTS_PER_BLOCK);
         socket.set(libc::PACKET_VERSION, libc::tpacket_versions::TPACKET_V2 as libc::c_int)?;
         let request = libc::tpacket_req {
@@ -41,7 +38,7 @@ impl Ring {
             tp_frame_size: SLOT as u32,
             tp_frame_nr: (blocks * SLOTS_PER_BLOCK) as u32,
         };
-        socket.set(option, request)?;
+        socket.set(libc::PACKET_RX_RING, request)?;
         Self::mmap(blocks, libc::MAP_SHARED, socket.raw())
     }
 
@@ -70,11 +67,6 @@ impl Ring {
     /// The slot after `index`, in a circle.
     pub(super) const fn after(&self, index: usize) -> usize {
         if index + 1 >= self.slots() { 0 } else { index + 1 }
-    }
-
-    /// The slot before `index`, in a circle.
-    pub(super) const fn before(&self, index: usize) -> usize {
-        if index == 0 { self.slots() - 1 } else { index - 1 }
     }
 
     /// Slot `index`, counted in a circle.
@@ -122,29 +114,11 @@ impl Slot<'_> {
         unsafe { self.base.cast::<tpacket2_hdr>().read_volatile() }
     }
 
-    /// Sets how long the frame to be sent is, vnet header and all.
-    pub(super) fn set_len(&self, len: u32) {
-        // SAFETY: the field lies in the slot.
-        unsafe { (&raw mut (*self.base.cast::<tpacket2_hdr>().as_ptr()).tp_len).write_volatile(len) };
-    }
-
     /// Bytes of the slot; `None` when they do not lie within it.
     pub(super) fn bytes(&self, start: usize, len: usize) -> Option<&[u8]> {
         let end = start.checked_add(len)?;
         // SAFETY: the range lies in the slot, which the kernel does not write while it is ours.
         (end <= SLOT).then(|| unsafe { std::slice::from_raw_parts(self.base.add(start).as_ptr(), len) })
-    }
-
-    /// Copies the parts one after the other into the slot behind its header, which has room for
-    /// [`super::tx::RING_LIMIT`] bytes; what does not fit is left away.
-    pub(super) fn write(&self, parts: &[&[u8]]) {
-        let mut at = HEADER;
-        for part in parts {
-            let len = part.len().min(SLOT - at);
-            // SAFETY: source and destination are `len` bytes each and apart; the slot is ours.
-            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), self.base.add(at).as_ptr(), len) };
-            at += len;
-        }
     }
 
     /// Plays the kernel: writes a header.

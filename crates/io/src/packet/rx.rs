@@ -47,7 +47,7 @@ impl Rx {
         // Any value makes frames larger than a slot wait on the socket.
         socket.set(libc::PACKET_COPY_THRESH, 1)?;
         socket.set_buffer(libc::SO_RCVBUFFORCE, WAITING)?;
-        let ring = Ring::map(&socket, libc::PACKET_RX_RING, SLOTS)?;
+        let ring = Ring::map(&socket, SLOTS)?;
         socket.set(
             libc::PACKET_ADD_MEMBERSHIP,
             libc::packet_mreq {

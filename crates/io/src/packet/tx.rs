@@ -1,179 +1,149 @@
-//! One worker's way out: a ring for small frames, a socket beside it for large ones.
+//! One worker's way out: small frames in batches, the others by a socket.
 
 use std::io;
 use std::mem;
-use std::ptr;
 
-use vswitch_wire::{FrameBuf, l4_header_end, vlan, vnet};
+use vswitch_wire::{FrameBuf, checksum, ethernet, l4_header_end, vlan, vnet};
 
-use super::ring::{HEADER, Ring, SLOT};
+use super::batch::{self, Netns};
 use super::socket::{Socket, VNET};
 use crate::{Frame, FrameVec, PoolCache, TxQueue, TxReport};
 
-/// Slots of the ring; a NIC holds a slot until it has sent the frame.
-const SLOTS: usize = 256;
-/// The longest frame that goes by the ring, in bytes.
-const RING_LIMIT: usize = SLOT - HEADER - VNET;
 /// Bytes that may be under way to the device.
 const IN_FLIGHT: libc::c_int = 4 << 20;
+/// Frames of one sendmmsg.
+const MESSAGES: usize = 32;
 
 /// One worker's way out.
 #[derive(Debug)]
 pub(super) struct Tx {
-    small: Socket,
-    ring: Ring,
-    /// The slot to be filled next.
-    next: usize,
-    /// Slots before `next` that were not handed to the kernel yet.
-    queued: usize,
-    large: Socket,
+    socket: Socket,
+    ifindex: u32,
+    /// Where `ifindex` is valid; the socket keeps it alive. `None`: batches are not to be used.
+    netns: Option<Netns>,
+}
+
+/// How a frame leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Batch,
+    Socket,
+    /// No frame, or metadata that cannot be true of it.
+    Refused,
 }
 
 impl Tx {
-    pub(super) fn open(ifindex: u32) -> io::Result<Self> {
-        let small = Socket::new()?;
-        // A slot that the kernel finds wrong is skipped instead of blocking the ring.
-        small.set(libc::PACKET_LOSS, 1)?;
-        small.set_buffer(libc::SO_SNDBUFFORCE, IN_FLIGHT)?;
-        let ring = Ring::map(&small, libc::PACKET_TX_RING, SLOTS)?;
-        small.bind(ifindex, 0)?;
-        let large = Socket::new()?;
-        large.set_buffer(libc::SO_SNDBUFFORCE, IN_FLIGHT)?;
-        large.bind(ifindex, 0)?;
-        Ok(Self { small, ring, next: 0, queued: 0, large })
+    pub(super) fn open(ifindex: u32, netns: Option<Netns>) -> io::Result<Self> {
+        let socket = Socket::new()?;
+        socket.set_buffer(libc::SO_SNDBUFFORCE, IN_FLIGHT)?;
+        socket.bind(ifindex, 0)?;
+        Ok(Self { socket, ifindex, netns })
     }
 
-    /// Sends one frame, or puts it into the ring.
-    fn send(&mut self, frame: &mut Frame, report: &mut TxReport) {
-        // The kernel takes tags in the bytes only.
-        if vlan::push(frame).is_err() || frame.meta().offload.check(frame.bytes()).is_err() {
-            report.refused += 1;
-        } else if frame.meta().offload.gso.is_none() && frame.bytes().len() <= RING_LIMIT {
-            self.enqueue(frame, report);
-        } else {
-            self.flush(report); // keeps the order
-            self.send_large(frame, report);
-        }
-    }
-
-    fn enqueue(&mut self, frame: &Frame, report: &mut TxReport) {
-        if self.ring.slot(self.next).status() != libc::TP_STATUS_AVAILABLE {
-            self.flush(report);
-        }
-        let slot = self.ring.slot(self.next);
-        if slot.status() != libc::TP_STATUS_AVAILABLE {
-            report.full += 1; // the device has not sent what this slot held before
-            return;
-        }
-        let len = frame.bytes().len();
-        // The kernel copies as many bytes as `hdr_len` says; what is beyond would stay in the slot, as pages.
-        let mut header = vnet::emit(frame.meta().offload, 0);
-        header[2..4].copy_from_slice(&(len as u16).to_ne_bytes());
-        slot.write(&[&header, frame.bytes()]);
-        slot.set_len((VNET + len) as u32);
-        slot.set_status(libc::TP_STATUS_SEND_REQUEST);
-        self.next = self.ring.after(self.next);
-        self.queued += 1;
-    }
-
-    /// Hands the ring to the kernel: on return no slot waits to be sent.
-    fn flush(&mut self, report: &mut TxReport) {
-        while self.queued > 0 {
-            // SAFETY: an empty message.
-            let result = unsafe { libc::send(self.small.raw(), ptr::null(), 0, libc::MSG_DONTWAIT) };
-            let error = if result < 0 { errno() } else { 0 };
-            let progress = self.settle(report);
-            match error {
-                // The kernel dropped the oldest frame, but would try its slot again.
-                libc::ENOBUFS if self.queued > 0 => {
-                    self.skip_oldest();
-                    report.full += 1;
+    /// Sends frames that take the same way. Both ways are done with a frame when they return, so the order is kept.
+    fn send(&self, way: Way, frames: &mut [Frame], report: &mut TxReport) {
+        match way {
+            Way::Refused => report.refused += frames.len() as u32,
+            Way::Socket => self.send_messages(frames, report),
+            Way::Batch => {
+                let sent = self.netns.and_then(|netns| {
+                    batch::with(netns, |batch| {
+                        frames.iter_mut().for_each(finish);
+                        batch.send(self.ifindex, frames, report);
+                    })
+                });
+                if sent.is_none() {
+                    self.send_messages(frames, report);
                 }
-                _ if progress => {}
-                0 | libc::EAGAIN | libc::EINTR | libc::ENOBUFS => report.full += self.withdraw(),
-                _ => report.refused += self.withdraw(),
             }
         }
     }
 
-    /// Counts the slots that the kernel took, oldest first; false when there was none.
-    fn settle(&mut self, report: &mut TxReport) -> bool {
-        let before = self.queued;
-        while self.queued > 0 {
-            let slot = self.ring.slot(self.oldest());
-            if slot.status() == libc::TP_STATUS_SEND_REQUEST {
-                break;
+    fn send_messages(&self, frames: &[Frame], report: &mut TxReport) {
+        for frames in frames.chunks(MESSAGES) {
+            let mut headers = [[0; VNET]; MESSAGES];
+            // SAFETY: all zero is a valid iovec and a valid message.
+            let (mut parts, mut messages): ([[libc::iovec; 2]; MESSAGES], [libc::mmsghdr; MESSAGES]) =
+                unsafe { mem::zeroed() };
+            for (((frame, header), part), message) in
+                frames.iter().zip(&mut headers).zip(&mut parts).zip(&mut messages)
+            {
+                *header = vnet_header(frame);
+                let bytes = frame.bytes();
+                part[0] = libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: VNET };
+                part[1] =
+                    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+                (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (part.as_mut_ptr(), part.len());
             }
-            self.queued -= 1;
-            let len = slot.header().tp_len as usize;
-            if len > 0 {
-                report.sent += 1;
-                report.sent_bytes += len.saturating_sub(VNET) as u64;
+            self.send_all(frames, &mut messages[..frames.len()], report);
+        }
+    }
+
+    /// Each call sends a frame at least, or tells of the first one why it was not sent: that is dropped.
+    fn send_all(&self, frames: &[Frame], messages: &mut [libc::mmsghdr], report: &mut TxReport) {
+        let mut done = 0;
+        while let Some(rest) = messages.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let (fd, count) = (self.socket.raw(), rest.len() as libc::c_uint);
+            // SAFETY: every part of every message is as long as said; the kernel only reads them.
+            let sent = unsafe { libc::sendmmsg(fd, rest.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
+            if let Ok(sent @ 1..) = usize::try_from(sent) {
+                report.sent += sent as u32;
+                report.sent_bytes +=
+                    frames[done..].iter().take(sent).map(|frame| frame.bytes().len() as u64).sum::<u64>();
+                done += sent;
+                continue;
             }
-        }
-        self.queued < before
-    }
-
-    /// Makes the oldest slot one that the kernel skips, and [`Self::settle`] does not count.
-    fn skip_oldest(&mut self) {
-        self.ring.slot(self.oldest()).set_len(0);
-    }
-
-    /// Takes back all queued slots, and returns how many held a frame. The kernel's position is at the oldest
-    /// of them, so ours has to return there too.
-    fn withdraw(&mut self) -> u32 {
-        let mut frames = 0;
-        while self.queued > 0 {
-            self.next = self.ring.before(self.next);
-            self.queued -= 1;
-            let slot = self.ring.slot(self.next);
-            frames += u32::from(slot.header().tp_len > 0);
-            slot.set_status(libc::TP_STATUS_AVAILABLE);
-        }
-        frames
-    }
-
-    const fn oldest(&self) -> usize {
-        (self.next + self.ring.slots() - self.queued) % self.ring.slots()
-    }
-
-    fn send_large(&self, frame: &Frame, report: &mut TxReport) {
-        let bytes = frame.bytes();
-        let offload = frame.meta().offload;
-        // A hint: the kernel takes so many bytes out of the pages at once.
-        let header_len = l4_header_end(bytes, &offload).and_then(|len| u16::try_from(len).ok());
-        let mut header = vnet::emit(offload, header_len.unwrap_or(0));
-        let mut parts = [
-            libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: VNET },
-            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() },
-        ];
-        // SAFETY: all zero is a valid message.
-        let mut message: libc::msghdr = unsafe { mem::zeroed() };
-        (message.msg_iov, message.msg_iovlen) = (parts.as_mut_ptr(), parts.len());
-        // SAFETY: both parts are as long as said; the kernel only reads them.
-        if unsafe { libc::sendmsg(self.large.raw(), &raw const message, libc::MSG_DONTWAIT) } >= 0 {
-            report.sent += 1;
-            report.sent_bytes += bytes.len() as u64;
-        } else if matches!(errno(), libc::EAGAIN | libc::ENOBUFS | libc::EINTR) {
-            report.full += 1;
-        } else {
-            report.refused += 1;
+            match io::Error::last_os_error().raw_os_error() {
+                Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => report.full += 1,
+                _ => report.refused += 1,
+            }
+            done += 1;
         }
     }
 }
 
-fn errno() -> libc::c_int {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+fn way(frame: &Frame) -> Way {
+    let (bytes, meta) = (frame.bytes(), frame.meta());
+    // A tag that is still beside the bytes found no room in them.
+    if bytes.len() < ethernet::HEADER_LEN || meta.tag.is_some() || meta.offload.check(bytes).is_err() {
+        Way::Refused
+    } else if meta.offload.gso.is_none() && bytes.len() <= batch::LIMIT {
+        Way::Batch
+    } else {
+        Way::Socket
+    }
+}
+
+/// Finishes an unfinished checksum: a batch cannot leave it to the device.
+fn finish(frame: &mut Frame) {
+    if let Some(csum) = frame.meta_mut().offload.csum.take() {
+        // `way` has checked that the field is in the frame.
+        let _ = checksum::complete(frame.bytes_mut(), csum);
+    }
+}
+
+fn vnet_header(frame: &Frame) -> [u8; VNET] {
+    let offload = frame.meta().offload;
+    // A hint: the kernel takes so many bytes out of the pages at once.
+    let header_len = l4_header_end(frame.bytes(), &offload).and_then(|len| u16::try_from(len).ok());
+    vnet::emit(offload, header_len.unwrap_or(0))
 }
 
 impl TxQueue for Tx {
     fn tx(&mut self, pool: &mut PoolCache, frames: &mut FrameVec) -> TxReport {
         let mut report = TxReport::default();
-        for mut frame in frames.drain() {
-            self.send(&mut frame, &mut report);
+        for frame in frames.as_mut_slice() {
+            // The kernel takes tags in the bytes only; `way` sees where this failed.
+            let _ = vlan::push(frame);
+        }
+        for run in frames.as_mut_slice().chunk_by_mut(|a, b| way(a) == way(b)) {
+            if let Some(first) = run.first() {
+                self.send(way(first), run, &mut report);
+            }
+        }
+        for frame in frames.drain() {
             pool.release(frame);
         }
-        self.flush(&mut report);
         report
     }
 
