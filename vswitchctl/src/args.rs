@@ -8,23 +8,20 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use vswitch_api::paths;
 use vswitch_api::topology::{Kind, TrunkEntry};
-use vswitch_api::value::{self, Pps};
-use vswitch_wire::{Mac, Vid};
+use vswitch_api::value::{self, Mac, Pps, Vid};
+
+/// The heading of options that every command takes.
+const GLOBAL: &str = "Options of every command";
 
 /// Speaks with the vswitch daemon.
 #[derive(Debug, Parser)]
-#[command(
-    name = "vswitchctl",
-    version,
-    about = "Speaks with the vswitch daemon",
-    disable_help_subcommand = false
-)]
+#[command(name = "vswitchctl", version, about = "Speaks with the vswitch daemon")]
 pub(crate) struct Cli {
     /// The daemon's socket
-    #[arg(long, global = true, env = paths::SOCKET_ENV, default_value = paths::SOCKET, value_name = "PATH")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = paths::SOCKET_ENV, default_value = paths::SOCKET, value_name = "PATH")]
     pub(crate) socket: PathBuf,
     /// Print one JSON document
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,

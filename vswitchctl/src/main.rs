@@ -22,7 +22,9 @@ fn main() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => run(cli),
         // Help and version are answers, not mistakes.
-        Err(error) if !error.use_stderr() => print(&error.to_string()).map(|()| ExitCode::SUCCESS),
+        Err(error) if !error.use_stderr() => {
+            print(&format!("{}\n", error.to_string().trim_end())).map(|_| ExitCode::SUCCESS)
+        }
         Err(error) => Err(Failure::usage(&error)),
     };
     result.unwrap_or_else(|failure| {
@@ -51,14 +53,15 @@ async fn ask(client: &Client, command: Command, json: bool) -> Result<ExitCode, 
         Command::Status => command::status::run(client, json).await?,
         Command::Trace(trace) => command::trace::run(client, &trace, json).await?,
     };
-    print(&text).map(|()| ExitCode::SUCCESS)
+    print(&text).map(|_| ExitCode::SUCCESS)
 }
 
-/// Writes to stdout. A reader that has gone (`| head`) has seen enough.
-fn print(text: &str) -> Result<(), Failure> {
+/// Writes to stdout; false when nobody reads any more (`| head`).
+fn print(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }

@@ -20,14 +20,16 @@ pub(crate) async fn run(client: &Client, json: bool) -> Result<String, Failure> 
     render(&stats, json, text)
 }
 
-/// Prints until it is interrupted: a new screen each time, or a JSON document each.
+/// Prints until it is interrupted or nobody reads any more: a new screen each time, or a JSON document each.
 pub(crate) async fn watch(client: &Client, json: bool) -> Result<ExitCode, Failure> {
     const CLEAR: &str = "\x1b[H\x1b[2J"; // ECMA-48 8.3.21 and 8.3.39: cursor home, erase the page
     let mut timer = tokio::time::interval(PERIOD);
     loop {
         timer.tick().await;
         let clear = if json { "" } else { CLEAR };
-        print(&format!("{clear}{}", run(client, json).await?))?;
+        if !print(&format!("{clear}{}", run(client, json).await?))? {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
 }
 

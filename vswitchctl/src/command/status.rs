@@ -40,7 +40,7 @@ fn text(status: &Status) -> String {
     if !status.health.is_empty() {
         let mut health = Table::new(["PART", "HEALTH", "WHAT"]);
         for part in &status.health {
-            let state = if part.ok { "ok" } else { "WRONG" };
+            let state = if part.ok { "ok" } else { "not ok" };
             health.row([part.part.clone(), state.to_owned(), part.text.clone()]);
         }
         out.push_str(&format!("\n{health}"));

@@ -130,6 +130,7 @@ mod tests {
     use std::time::Duration;
 
     use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -157,5 +158,20 @@ mod tests {
         assert!(pcap_frames(&file[..file.len() - 1]).is_err(), "cut short");
         assert!(pcap_frames(&write(DataLink::RAW)[..]).is_err(), "no Ethernet");
         assert!(pcapng_frames(&file[..]).is_err() && frames(Path::new("/dev/null")).is_err());
+    }
+    proptest! {
+        #[test]
+        fn no_file_makes_it_panic(
+            magic in prop::sample::select(vec![PCAPNG, [0xd4, 0xc3, 0xb2, 0xa1], [0xa1, 0xb2, 0xc3, 0xd4]]),
+            mut words in prop::collection::vec(prop_oneof![0..64u32, any::<u32>()], 0..64),
+        ) {
+            // The header of a section that is well formed gets further.
+            if let [a, b, ..] = &mut words[..] {
+                (*a, *b) = (28, 0x1a2b_3c4d);
+            }
+            let file: Vec<u8> = magic.into_iter().chain(words.into_iter().flat_map(u32::to_le_bytes)).collect();
+            let _ = pcap_frames(&file[..]);
+            let _ = pcapng_frames(&file[..]);
+        }
     }
 }

@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// A request as it came: method, path with query, body.
 pub(crate) type Seen = (String, String, String);
 
+/// What is answered, `(status, body)`, to a method and a path with query.
+pub(crate) type Answer = fn(&str, &str) -> (u16, Vec<u8>);
+
 /// The daemon; it answers as long as the test's process lives.
 pub(crate) struct Fake {
     folder: TempDir,
@@ -22,8 +25,8 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Starts a daemon that answers `(status, body)` to a method and a path with query.
-    pub(crate) fn start(answer: fn(&str, &str) -> (u16, Vec<u8>)) -> io::Result<Self> {
+    /// Starts a daemon with these answers.
+    pub(crate) fn start(answer: Answer) -> io::Result<Self> {
         let folder = TempDir::new()?;
         let listener = UnixListener::bind(folder.path().join("socket"))?;
         listener.set_nonblocking(true)?;
@@ -44,7 +47,7 @@ impl Fake {
     }
 }
 
-async fn serve(listener: UnixListener, answer: fn(&str, &str) -> (u16, Vec<u8>), log: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(listener: UnixListener, answer: Answer, log: Arc<Mutex<Vec<Seen>>>) {
     let listener = tokio::net::UnixListener::from_std(listener).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();

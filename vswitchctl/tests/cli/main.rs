@@ -7,8 +7,11 @@ mod fake;
 mod state;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use fake::Fake;
 
@@ -138,7 +141,7 @@ fn a_daemon_that_is_not_there_is_exit_code_3() {
 
 #[test]
 fn answers_that_cannot_be_read_are_exit_code_3() {
-    let strange: [fn(&str, &str) -> (u16, Vec<u8>); 4] = [
+    let strange: [fake::Answer; 4] = [
         |_, _| (200, b"hello".to_vec()),
         |_, _| (500, b"<html>".to_vec()),
         |_, _| (200, b"{}".to_vec()),
@@ -209,10 +212,25 @@ fn a_file_with_mistakes_is_one_line_each_and_exit_code_2() {
 }
 
 #[test]
+fn watching_goes_on_until_nobody_reads() {
+    let daemon = Fake::start(state::answer).unwrap();
+    let mut child =
+        vswitchctl(&daemon.socket(), "--json stats --watch").stdout(Stdio::piped()).spawn().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let documents = out.lines().map_while(Result::ok).filter(|line| line == "}");
+    assert_eq!(documents.take(2).count(), 2);
+    // The reader is gone with the iterator.
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait()));
+    let status = end.recv_timeout(Duration::from_secs(20)).expect("it ends by itself").unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn help_is_an_answer() {
     for line in ["--help", "help port add", "--version"] {
         let (code, stdout, stderr) = run(Path::new("/nonexistent"), line);
         assert_eq!((code, stderr.as_str()), (0, ""), "{line}");
-        assert!(!stdout.is_empty());
+        assert!(stdout.ends_with('\n'), "{line}");
     }
 }

@@ -7,8 +7,7 @@ use vswitch_api::Topology;
 use vswitch_api::paths;
 use vswitch_api::response::*;
 use vswitch_api::topology::{Kind, Network, Port, Storm, diff};
-use vswitch_api::value::Pps;
-use vswitch_wire::{Mac, Vid};
+use vswitch_api::value::{Mac, Pps, Vid};
 
 /// Answers as the daemon would, to a method and a path with query.
 pub(crate) fn answer(method: &str, uri: &str) -> (u16, Vec<u8>) {
