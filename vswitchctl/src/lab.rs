@@ -77,18 +77,14 @@ impl From<vswitch_netns::Error> for Failure {
     }
 }
 
-/// Runs one `lab` command; returns what is to be printed. Blocks; the daemon is asked on `runtime`.
-pub(crate) fn run(
-    runtime: &tokio::runtime::Runtime,
-    client: &Client,
-    command: Command,
-    json: bool,
-) -> Result<String, Failure> {
+/// Runs one `lab` command; returns what is to be printed. Needs no event loop, and must not be given one:
+/// the holder has to leave its namespace before it opens a socket.
+pub(crate) fn run(client: &Client, command: Command, json: bool) -> Result<String, Failure> {
     match command {
         Command::Up { file } => {
             let lab = up(&identity(&file))?;
-            let usable = runtime.block_on(wait_until_attached(client, &lab));
-            if let Err(why) = usable {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            if let Err(why) = runtime.block_on(wait_until_attached(client, &lab)) {
                 // The hosts are up, as was asked for; that nobody switches for them yet is worth a word.
                 let _ = writeln!(io::stderr(), "vswitchctl: the lab is up, but {why}");
             }
@@ -168,6 +164,7 @@ fn start_holder(file: &Path) -> Result<(), Failure> {
     let failed = |what: &str, error: io::Error| Failure::Refused(format!("cannot {what} the lab: {error}"));
     // Pipes of its own: whoever waits for the end of our output must not wait for the holder's.
     let mut holder = Program::new("/proc/self/exe")
+        .arg0("vswitchctl")
         .args(["lab", "hold"])
         .arg(file)
         .stdin(Stdio::null())

@@ -23,4 +23,4 @@ pub use error::{Error, Result};
 pub use link::{Link, LinkCounters, Veth, veth};
 pub use namespace::Namespace;
 pub use packet::PacketSocket;
-pub use process::{Process, leave_terminal};
+pub use process::{Process, adopt_orphans, leave_terminal, reap_orphans};

@@ -185,13 +185,13 @@ impl Namespace {
 
     /// Runs asynchronous work on a thread inside this namespace.
     fn block_on<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
-        self.enter(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(Error::system("start an event loop"))?;
-            runtime.block_on(work())
-        })?
+        // Made outside: the first event loop of a process opens sockets (for signals) that stay for ever,
+        // and any socket keeps its namespace alive.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::system("start an event loop"))?;
+        self.enter(|| runtime.block_on(work()))?
     }
 }
 

@@ -45,6 +45,14 @@ impl Namespace {
         Self::open(CURRENT)
     }
 
+    /// Moves the calling thread into a fresh namespace without any link and returns the one that it has
+    /// left. Do it before anything opens a socket: every socket keeps the namespace that it was opened in.
+    pub fn leave() -> Result<Self> {
+        let left = Self::current()?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(Error::errno("create a network namespace"))?;
+        Ok(left)
+    }
+
     /// The namespace behind a path such as `/run/netns/NAME`, `/proc/PID/ns/net` or `/proc/PID/fd/N`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -63,18 +71,14 @@ impl Namespace {
         fs::metadata(self.path()).map(|meta| meta.ino()).map_err(Error::system("stat a network namespace"))
     }
 
-    /// Moves the calling thread into this namespace, for good.
-    pub fn adopt(&self) -> Result<()> {
-        setns(self.as_fd(), CloneFlags::CLONE_NEWNET).map_err(Error::errno("enter a network namespace"))
-    }
-
     /// Runs `work` on a thread inside this namespace and hands on its result or panic.
     ///
     /// Sockets opened by `work` stay in this namespace wherever they are used. A [`Process`] must not be
     /// started by `work`: it would be killed with the thread.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         on_thread(|| {
-            self.adopt()?;
+            setns(self.as_fd(), CloneFlags::CLONE_NEWNET)
+                .map_err(Error::errno("enter a network namespace"))?;
             Ok(work())
         })
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::wait;
 use nix::unistd::{Pid, getppid, setsid};
 
 use crate::{Error, Result};
@@ -89,6 +90,18 @@ impl Drop for Process {
 /// Fails in a process-group leader, such as a program that a shell started.
 pub fn leave_terminal() -> Result<()> {
     setsid().map(drop).map_err(Error::errno("leave the session of the terminal"))
+}
+
+/// Makes this process the parent of descendants whose own parent has ended (prctl(2),
+/// `PR_SET_CHILD_SUBREAPER`), until [`reap_orphans`].
+pub fn adopt_orphans() -> Result<()> {
+    set_child_subreaper(true).map_err(Error::errno("become the parent of orphans"))
+}
+
+/// Waits for the end of every child, adopted or own, so that no zombie is left to init.
+pub fn reap_orphans() {
+    // ECHILD: there is none any more.
+    while wait().is_ok() {}
 }
 
 /// Sends `signal` to any process, a child or not, and waits for its end; one that is gone is no error.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{io, process, thread};
 
 use vswitch_api::{Topology, topology};
-use vswitch_netns::{Namespace, Process, Veth, leave_terminal, veth};
+use vswitch_netns::{Namespace, Process, Veth, adopt_orphans, leave_terminal, reap_orphans, veth};
 
 use super::registry::{self, Endpoint, Lab, LabHost, Request};
 use super::{READY, read_topology};
@@ -19,8 +19,10 @@ const FAR: &str = "eth0";
 /// Holds the lab of `file` until it is ended.
 pub(crate) fn run(file: &Path) -> Result<(), Failure> {
     leave_terminal()?;
+    adopt_orphans()?;
     let topology = read_topology(file)?;
-    let switch = Namespace::current()?;
+    // The switch's namespace must be able to go while the lab is up.
+    let switch = Namespace::leave()?;
     let switch_netns = switch.inode()?;
     let endpoint = Endpoint::new()?;
     let mut hosts = Vec::new();
@@ -29,10 +31,6 @@ pub(crate) fn run(file: &Path) -> Result<(), Failure> {
     }
     for host in &mut hosts {
         host.start()?;
-    }
-    // The switch's namespace must be able to go while the lab is up: this process leaves it.
-    if let Some(host) = hosts.first() {
-        host.namespace.adopt()?;
     }
     drop(switch);
     writeln!(io::stdout(), "{READY}")
@@ -46,6 +44,7 @@ pub(crate) fn run(file: &Path) -> Result<(), Failure> {
         // A client that goes away in the middle is its own affair.
         if let Ok(Request::End(_answer)) = registry::serve(client, &lab) {
             drop(hosts);
+            reap_orphans();
             drop(endpoint);
             return Ok(());
         }
@@ -103,11 +102,13 @@ impl Host {
         Ok(host)
     }
 
-    /// Starts the host's command.
+    /// Starts the host's command, as process 1 of a process namespace: when that goes, and it goes with
+    /// the holder, the kernel ends whatever the command has started.
     fn start(&mut self) -> Result<(), Failure> {
         if let Some(run) = &self.description.run {
-            let mut command = self.namespace.command("sh");
-            command.args(["-c", run]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut command = self.namespace.command("unshare");
+            command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", run]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             self.process = Some(Process::spawn(command)?);
         }
         Ok(())
