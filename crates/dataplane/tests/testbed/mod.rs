@@ -1,6 +1,7 @@
 //! What the tests of the switch share: frames in memory, a few words to write topologies, and a worker's loop
 //! around the pipeline without drivers.
 #![allow(dead_code, unreachable_pub)] // part of each test, and each uses some of it
+#![allow(clippy::unwrap_used, clippy::panic)] // these are tests, although not functions marked so
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
