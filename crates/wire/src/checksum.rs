@@ -23,10 +23,13 @@ impl Sum {
             let word = u64::from_ne_bytes(*word);
             sum += (word & 0xffff_ffff) + (word >> 32);
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let last = u64::from_ne_bytes(last);
-        sum += (last & 0xffff_ffff) + (last >> 32);
+        let (pairs, odd) = rest.as_chunks::<2>();
+        for pair in pairs {
+            sum += u64::from(u16::from_ne_bytes(*pair));
+        }
+        if let [last] = odd {
+            sum += u64::from(u16::from_ne_bytes([*last, 0]));
+        }
         Self(u64::from(u16::from_be(fold(sum))))
     }
 

@@ -33,6 +33,7 @@ pub mod tcp;
 #[cfg(any(test, feature = "alloc"))]
 pub mod testing;
 pub mod time;
+mod tunnel;
 pub mod udp;
 pub mod vlan;
 pub mod vnet;
@@ -43,6 +44,6 @@ pub use frame::{FrameBuf, FrameMeta, NoHeadroom};
 pub use malformed::Malformed;
 pub use offload::{BadOffload, Caps, Csum, Gso, GsoKind, Offload};
 pub use recognise::recognise;
-pub use segment::{BadSegmentation, Segmenter, l4_header_end};
+pub use segment::{BadSegmentation, Segmenter, is_tunnelled, l4_header_end};
 pub use time::Instant;
 pub use vlan::{InvalidVid, Tag, Vid};

@@ -126,3 +126,93 @@ pub fn push<F: FrameBuf>(frame: &mut F) -> Result<(), NoHeadroom> {
     meta.offload.shift_forward(TAG_LEN as u16);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::VecFrame;
+    use crate::{Csum, Offload};
+
+    const TAGGED: [u8; 18] = [2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 0x81, 0x00, 0xe0, 0x0a, 0x08, 0x00];
+    const UNTAGGED: [u8; 14] = [2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 0x08, 0x00];
+
+    #[test]
+    fn vids() {
+        assert_eq!(Vid::new(1).map(Vid::get), Ok(1));
+        assert_eq!(Vid::new(4094).map(Vid::get), Ok(4094));
+        for bad in [0, 4095, 4096, u16::MAX] {
+            assert_eq!(Vid::new(bad), Err(InvalidVid(bad)));
+        }
+    }
+
+    #[test]
+    fn a_new_vid_keeps_priority_and_dei() {
+        let tag = Tag::dot1q(0xf00a).with_vid(Vid::new(0x123).unwrap());
+        assert_eq!((tag.tci, tag.vid()), (0xf123, 0x123));
+    }
+
+    #[test]
+    fn pop_and_push_are_inverse() {
+        let csum = |start| Offload { csum: Some(Csum { start, offset: 16 }), gso: None };
+        let mut frame = VecFrame::new(&TAGGED).with_offload(csum(38));
+        pop(&mut frame);
+        assert_eq!(frame.bytes(), UNTAGGED);
+        assert_eq!(frame.meta().tag, Some(Tag::dot1q(0xe00a)));
+        assert_eq!(frame.meta().offload, csum(34));
+        push(&mut frame).unwrap();
+        assert_eq!(frame.bytes(), TAGGED);
+        assert_eq!(frame.meta().tag, None);
+        assert_eq!(frame.meta().offload, csum(38));
+    }
+
+    #[test]
+    fn pop_leaves_what_is_no_outermost_8021q_tag() {
+        let mut service = TAGGED;
+        service[12..14].copy_from_slice(&TPID_8021AD.to_be_bytes());
+        let beside = Tag::dot1q(7);
+        for frame in
+            [VecFrame::new(&UNTAGGED), VecFrame::new(&service), VecFrame::new(&TAGGED).with_tag(beside)]
+        {
+            let mut popped = frame.clone();
+            pop(&mut popped);
+            assert_eq!((popped.bytes(), popped.meta()), (frame.bytes(), frame.meta()));
+        }
+    }
+
+    #[test]
+    fn frames_of_every_length() {
+        for len in 0..TAGGED.len() {
+            let mut frame = VecFrame::new(&TAGGED[..len]);
+            pop(&mut frame);
+            assert_eq!(frame.meta().tag.is_some(), len >= 16);
+            let mut frame = VecFrame::new(&TAGGED[..len]).with_tag(Tag::dot1q(9));
+            push(&mut frame).unwrap();
+            assert_eq!(frame.bytes().len(), if len < 12 { len } else { len + 4 });
+        }
+    }
+
+    #[test]
+    fn push_without_headroom_changes_nothing() {
+        let mut frame = VecFrame::with_headroom(&UNTAGGED, 3).with_tag(Tag::dot1q(9));
+        assert_eq!(push(&mut frame), Err(NoHeadroom));
+        assert_eq!(frame.bytes(), UNTAGGED);
+        assert_eq!(frame.meta().tag, Some(Tag::dot1q(9)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes: std::vec::Vec<u8>, tci: u16) {
+            let mut frame = VecFrame::new(&bytes);
+            pop(&mut frame);
+            push(&mut frame).unwrap();
+            prop_assert_eq!(frame.bytes(), &bytes[..]);
+            let mut frame = VecFrame::new(&bytes).with_tag(Tag::dot1q(tci));
+            push(&mut frame).unwrap();
+            if bytes.len() >= 12 {
+                prop_assert_eq!(peek(frame.bytes()), Some(Tag::dot1q(tci)));
+            }
+        }
+    }
+}
