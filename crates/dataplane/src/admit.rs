@@ -9,10 +9,10 @@ use crate::vector::{Context, Slot, Vector};
 use crate::{Port, Reason, offload};
 
 pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
-    for lane in vector.undecided() {
-        match judge(cx.port, lane.slot, lane.frame) {
+    for (frame, slot) in vector.undecided() {
+        match judge(cx.port, slot, frame) {
             Ok(()) => effects.say("admit", || format!("admitted by {{port {}}}", cx.ingress.0)),
-            Err(reason) => lane.drop("admit", reason, effects),
+            Err(reason) => slot.drop("admit", reason, effects),
         }
     }
 }

@@ -77,13 +77,7 @@ pub struct NetworkCounters {
 }
 
 /// Counts what became of one batch: reception, drops and floods at its port, and what its networks admitted.
-pub(crate) fn account(
-    snapshot: &Snapshot,
-    worker: usize,
-    port: &PortCounters,
-    slots: &[Slot],
-    verdicts: &[Verdict],
-) {
+pub(crate) fn account(snapshot: &Snapshot, worker: usize, port: &PortCounters, slots: &[Slot]) {
     let count = |network: Option<NetId>, run: &Tally| {
         if let Some(counters) = network.and_then(|id| snapshot.network(id)?.counters.get(worker)) {
             run.add_to(&counters.packets, &counters.bytes, &counters.flooded);
@@ -93,7 +87,7 @@ pub(crate) fn account(
     // Neighbours mostly share a network: one addition for each run of them.
     let mut run = Tally::default();
     let mut network = None;
-    for (slot, verdict) in slots.iter().zip(verdicts) {
+    for slot in slots {
         if slot.network != network {
             count(network, &run);
             all.merge(&run);
@@ -101,9 +95,9 @@ pub(crate) fn account(
         }
         run.packets += 1;
         run.bytes += u64::from(slot.len);
-        match verdict {
+        match slot.verdict {
             Verdict::Flood { .. } => run.flooded += 1,
-            Verdict::Drop(reason) => port.drop(*reason, 1),
+            Verdict::Drop(reason) => port.drop(reason, 1),
             Verdict::Unicast { .. } | Verdict::Pending => {}
         }
     }

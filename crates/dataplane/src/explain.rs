@@ -37,16 +37,11 @@ pub fn explain<F: FrameBuf>(
         return (Verdict::Drop(reason), vec![Step { stage: "parse", text: format!("dropped: {reason}") }]);
     };
     let cx = Context { snapshot, now, ingress, port };
-    let mut verdict = Verdict::Pending;
     let mut words = Words { steps: Vec::new(), learnt: None };
-    let mut slot = Slot::default();
-    let mut vector = Vector {
-        frames: slice::from_mut(frame),
-        verdicts: slice::from_mut(&mut verdict),
-        slots: slice::from_mut(&mut slot),
-    };
+    let mut slot = Slot::EMPTY;
+    let mut vector = Vector { frames: slice::from_mut(frame), slots: slice::from_mut(&mut slot) };
     pipeline::run(&cx, &mut vector, &mut words);
-    match verdict {
+    match slot.verdict {
         Verdict::Unicast { network, port } => words.leave(&cx, network, port, frame),
         Verdict::Flood { network } => {
             for port in snapshot.flood(network, ingress) {
@@ -55,7 +50,7 @@ pub fn explain<F: FrameBuf>(
         }
         Verdict::Drop(_) | Verdict::Pending => {}
     }
-    (verdict, words.steps)
+    (slot.verdict, words.steps)
 }
 
 /// Says everything, does nothing.
@@ -99,10 +94,10 @@ impl Effects for Words {
         learn
     }
 
-    fn lookup(&self, cx: &Context<'_>, network: NetId, destination: Mac) -> Option<PortId> {
+    fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId> {
         match self.learnt {
-            Some(source) if source == destination => Some(cx.ingress),
-            _ => cx.snapshot.fdb().lookup(network, destination),
+            Some(source) if source == slot.destination => Some(cx.ingress),
+            _ => cx.snapshot.fdb().lookup_probed(slot.probe),
         }
     }
 

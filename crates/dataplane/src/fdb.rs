@@ -28,6 +28,7 @@ use vswitch_wire::{Instant, Mac};
 
 use crate::sync::AtomicUsize;
 use crate::sync::Ordering::Relaxed;
+pub(crate) use crate::table::Probe;
 use crate::table::Table;
 use crate::{NetId, Port, PortId, Snapshot};
 use counts::{Counts, Limits, Place};
@@ -129,6 +130,18 @@ impl Fdb {
     #[must_use]
     pub fn lookup(&self, network: NetId, mac: Mac) -> Option<PortId> {
         self.table.get(key(network, mac)).map(|word| Record::unpack(word).port)
+    }
+
+    /// Hashes an address and asks for its line, for [`Self::lookup_probed`] soon after.
+    #[inline]
+    pub(crate) fn probe(&self, network: NetId, mac: Mac) -> Probe {
+        self.table.probe(key(network, mac))
+    }
+
+    /// [`Self::lookup`] of an address that was probed in this FDB.
+    #[inline]
+    pub(crate) fn lookup_probed(&self, probe: Probe) -> Option<PortId> {
+        self.table.get_probed(probe).map(|word| Record::unpack(word).port)
     }
 
     /// Learns that a frame of `network` with source `mac` came in by `port`. Limits come from the snapshot.

@@ -2,18 +2,16 @@
 
 use alloc::format;
 
-use vswitch_wire::{FrameBuf, Mac};
-
 use crate::pipeline::Effects;
 use crate::storm::{Class, police};
 use crate::vector::{Context, Slot, Vector};
 use crate::{EgressVlan, NetId, Port, PortId, Reason, Verdict};
 
-pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
-    for lane in vector.undecided() {
-        match decide(cx, lane.slot, effects) {
-            Ok(verdict) => *lane.verdict = verdict,
-            Err(reason) => lane.drop("forward", reason, effects),
+pub(crate) fn run<F>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
+    for slot in vector.undecided_slots() {
+        match decide(cx, slot, effects) {
+            Ok(verdict) => slot.verdict = verdict,
+            Err(reason) => slot.drop("forward", reason, effects),
         }
     }
 }
@@ -27,7 +25,7 @@ fn decide(cx: &Context<'_>, slot: &Slot, effects: &mut impl Effects) -> Result<V
         effects.say("forward", || format!("{to} is a group address: flooded"));
         return flood(cx, network);
     }
-    if let Some((id, port)) = find(cx, network, to, effects) {
+    if let Some((id, port)) = find(cx, slot, network, effects) {
         effects.say("forward", || format!("{to} is behind {{port {}}}", id.0));
         return unicast(cx, network, id, port);
     }
@@ -40,11 +38,11 @@ fn decide(cx: &Context<'_>, slot: &Slot, effects: &mut impl Effects) -> Result<V
 #[inline]
 fn find<'a>(
     cx: &Context<'a>,
+    slot: &Slot,
     network: NetId,
-    destination: Mac,
     effects: &impl Effects,
 ) -> Option<(PortId, &'a Port)> {
-    let id = effects.lookup(cx, network, destination)?;
+    let id = effects.lookup(cx, slot)?;
     let port = cx.snapshot.port(id)?;
     (port.egress_vlan(network) != EgressVlan::NotMember).then_some((id, port))
 }

@@ -2,23 +2,21 @@
 
 use alloc::format;
 
-use vswitch_wire::FrameBuf;
-
+use crate::Reason;
 use crate::fdb::Learn;
 use crate::pipeline::Effects;
 use crate::vector::{Context, Vector};
-use crate::Reason;
 
-pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
+pub(crate) fn run<F>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
     // A port that is down was flushed; the last frames out of its queue must not bring its entries back.
     if !cx.port.up {
         return;
     }
     let mut last = None;
     let mut learnt = Learn::Known;
-    for lane in vector.undecided() {
-        let Some(network) = lane.slot.network else { continue };
-        let source = lane.slot.source;
+    for slot in vector.undecided_slots() {
+        let Some(network) = slot.network else { continue };
+        let source = slot.source;
         let key = Some((network, source.to_u64()));
         if key != last {
             learnt = effects.learn(cx, network, source);
@@ -33,7 +31,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
             Learn::Held => format!("{source} is held at another port"),
         });
         if learnt == Learn::Held {
-            lane.drop("learn", Reason::MacFlap, effects);
+            slot.drop("learn", Reason::MacFlap, effects);
         }
     }
 }

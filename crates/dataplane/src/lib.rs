@@ -2,7 +2,7 @@
 //!
 //! Pure forwarding: no system call, no clock, no allocation per packet, no unsafe code outside the table.
 //! One pipeline step is one file, and the order of [`pipeline`]'s steps is the order a frame sees:
-//! parse > admit > vlan > storm > learn > forward > egress. Workers read one immutable [`Snapshot`] per batch;
+//! parse > admit > vlan > storm > locate > learn > forward > egress. Workers read one immutable [`Snapshot`] per batch;
 //! everything that changes per packet lives in the [`Pipeline`] (owned by one worker), in the shared
 //! [`Fdb`] (lock-free readers) or in [`counters`] (one writer each).
 
@@ -21,6 +21,7 @@ pub mod fdb;
 mod forward;
 pub mod id;
 mod learn;
+mod locate;
 mod offload;
 mod parse;
 pub mod pipeline;

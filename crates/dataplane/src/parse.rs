@@ -12,15 +12,15 @@ use crate::vector::{Slot, Vector};
 use crate::vlan::has_dot1q;
 
 pub(crate) fn run<F: FrameBuf>(vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
-    for lane in vector.undecided() {
-        *lane.slot = Slot { len: wire_len(lane.frame), ..Slot::default() };
-        match parse(lane.frame) {
+    for (frame, slot) in vector.frames.iter_mut().zip(vector.slots.iter_mut()) {
+        *slot = Slot { len: wire_len(frame), ..Slot::EMPTY };
+        match parse(frame) {
             Ok((destination, source)) => {
-                lane.slot.destination = destination;
-                lane.slot.source = source;
-                effects.say("parse", || words(lane.slot, lane.frame));
+                slot.destination = destination;
+                slot.source = source;
+                effects.say("parse", || words(slot, frame));
             }
-            Err(reason) => lane.drop("parse", reason, effects),
+            Err(reason) => slot.drop("parse", reason, effects),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::fdb::Learn;
 use crate::storm::{Bucket, Class, Policer};
 use crate::vector::{Context, Slot, Vector};
 use crate::{NetId, PortCounters, PortId, Reason, Snapshot};
-use crate::{admit, forward, learn, parse, storm, vlan};
+use crate::{admit, forward, learn, locate, parse, storm, vlan};
 
 /// The most frames of one batch.
 pub const BATCH_MAX: usize = 64;
@@ -57,8 +57,8 @@ pub struct Batch<'a, F> {
 pub(crate) trait Effects {
     /// Learns that `source` is behind the port that the batch came in by.
     fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn;
-    /// Where `destination` is, sources of this batch included.
-    fn lookup(&self, cx: &Context<'_>, network: NetId, destination: Mac) -> Option<PortId>;
+    /// Where the destination is, sources of this batch included.
+    fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId>;
     /// Whether the ingress port's limit lets one more frame of this class be flooded.
     fn may_flood(&mut self, cx: &Context<'_>, class: Class) -> bool;
     /// Says what `stage` decided.
@@ -71,6 +71,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
     admit::run(cx, vector, effects);
     vlan::run(cx, vector, effects);
     storm::run(cx, vector, effects);
+    locate::run(cx, vector);
     learn::run(cx, vector, effects);
     forward::run(cx, vector, effects);
 }
@@ -87,7 +88,7 @@ impl Pipeline {
     /// The pipeline of the worker with this index (its counters' position).
     #[must_use]
     pub fn new(worker: usize) -> Self {
-        Self { worker, policer: Policer::default(), slots: [Slot::default(); BATCH_MAX] }
+        Self { worker, policer: Policer::default(), slots: [Slot::EMPTY; BATCH_MAX] }
     }
 
     /// Decides every frame of `batch`: on return none is [`Verdict::Pending`], an 802.1Q tag is in the
@@ -108,9 +109,11 @@ impl Pipeline {
         let chunks = batch.frames.chunks_mut(BATCH_MAX).zip(batch.verdicts.chunks_mut(BATCH_MAX));
         for (frames, verdicts) in chunks {
             let slots = &mut self.slots[..frames.len()];
-            verdicts.fill(Verdict::Pending);
-            run(&cx, &mut Vector { frames, verdicts, slots }, &mut live);
-            account(snapshot, self.worker, counters, slots, verdicts);
+            run(&cx, &mut Vector { frames, slots }, &mut live);
+            account(snapshot, self.worker, counters, slots);
+            for (verdict, slot) in verdicts.iter_mut().zip(slots) {
+                *verdict = slot.verdict;
+            }
         }
     }
 }
@@ -132,8 +135,8 @@ impl Effects for Live<'_> {
     }
 
     #[inline]
-    fn lookup(&self, cx: &Context<'_>, network: NetId, destination: Mac) -> Option<PortId> {
-        cx.snapshot.fdb().lookup(network, destination)
+    fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId> {
+        cx.snapshot.fdb().lookup_probed(slot.probe)
     }
 
     #[inline]

@@ -7,24 +7,24 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use vswitch_wire::{FrameBuf, Instant};
+use vswitch_wire::Instant;
 
 use crate::pipeline::Effects;
 use crate::vector::{Context, Vector};
 use crate::{PortId, Reason, Storm};
 
-pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
+pub(crate) fn run<F>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
     if cx.port.storm.broadcast.is_none() && cx.port.storm.multicast.is_none() {
         return;
     }
-    for lane in vector.undecided() {
-        let class = match lane.slot.destination {
+    for slot in vector.undecided_slots() {
+        let class = match slot.destination {
             to if to.is_broadcast() => Class::Broadcast,
             to if to.is_multicast() => Class::Multicast,
             _ => continue,
         };
         if let Err(reason) = police(cx, class, effects) {
-            lane.drop("storm", reason, effects);
+            slot.drop("storm", reason, effects);
         }
     }
 }

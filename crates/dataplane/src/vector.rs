@@ -1,9 +1,10 @@
-//! What the steps share: the batch as parallel arrays, and what holds for all of it.
+//! What the steps share: the batch as two parallel arrays, and what holds for all of it.
 
 use alloc::format;
 
-use vswitch_wire::{FrameBuf, Instant, Mac};
+use vswitch_wire::{Instant, Mac};
 
+use crate::fdb::Probe;
 use crate::pipeline::Effects;
 use crate::{NetId, Port, PortId, Reason, Snapshot, Verdict};
 
@@ -17,47 +18,58 @@ pub(crate) struct Context<'a> {
 }
 
 /// What the steps found out about one frame.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
-    pub(crate) destination: Mac,
-    pub(crate) source: Mac,
-    /// The network, from the `vlan` step on.
-    pub(crate) network: Option<NetId>,
+    pub(crate) verdict: Verdict,
     /// Bytes that came in, tag included.
     pub(crate) len: u32,
+    /// The network, from the `vlan` step on.
+    pub(crate) network: Option<NetId>,
+    pub(crate) destination: Mac,
+    pub(crate) source: Mac,
+    /// Where the FDB has the destination, from the `locate` step on.
+    pub(crate) probe: Probe,
 }
 
-/// A batch and its parallel arrays, all of one length.
+/// A batch: its frames, and a slot for each of them.
 pub(crate) struct Vector<'a, F> {
     pub(crate) frames: &'a mut [F],
-    pub(crate) verdicts: &'a mut [Verdict],
     pub(crate) slots: &'a mut [Slot],
 }
 
-/// One frame of a [`Vector`].
-pub(crate) struct Lane<'a, F> {
-    pub(crate) frame: &'a mut F,
-    pub(crate) verdict: &'a mut Verdict,
-    pub(crate) slot: &'a mut Slot,
-}
-
-impl<F: FrameBuf> Vector<'_, F> {
+impl<F> Vector<'_, F> {
     /// The frames that no step has decided yet.
     #[inline]
-    pub(crate) fn undecided(&mut self) -> impl Iterator<Item = Lane<'_, F>> {
-        let slots = self.slots.iter_mut();
-        let lanes = self.frames.iter_mut().zip(self.verdicts.iter_mut()).zip(slots);
-        lanes
-            .map(|((frame, verdict), slot)| Lane { frame, verdict, slot })
-            .filter(|lane| *lane.verdict == Verdict::Pending)
+    pub(crate) fn undecided(&mut self) -> impl Iterator<Item = (&mut F, &mut Slot)> {
+        self.frames.iter_mut().zip(self.slots.iter_mut()).filter(|(_, slot)| slot.is_undecided())
+    }
+
+    /// Their slots, for steps that need no bytes.
+    #[inline]
+    pub(crate) fn undecided_slots(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut().filter(|slot| slot.is_undecided())
     }
 }
 
-impl<F> Lane<'_, F> {
+impl Slot {
+    pub(crate) const EMPTY: Self = Self {
+        verdict: Verdict::Pending,
+        len: 0,
+        network: None,
+        destination: Mac::ZERO,
+        source: Mac::ZERO,
+        probe: Probe::NONE,
+    };
+
+    #[inline]
+    fn is_undecided(&self) -> bool {
+        matches!(self.verdict, Verdict::Pending)
+    }
+
     /// Drops the frame.
     #[inline]
-    pub(crate) fn drop(self, stage: &'static str, reason: Reason, effects: &mut impl Effects) {
-        *self.verdict = Verdict::Drop(reason);
+    pub(crate) fn drop(&mut self, stage: &'static str, reason: Reason, effects: &mut impl Effects) {
+        self.verdict = Verdict::Drop(reason);
         effects.say(stage, || format!("dropped: {reason}"));
     }
 }

@@ -19,13 +19,13 @@ const VID_PRIORITY: u16 = 0;
 const VID_RESERVED: u16 = 4095;
 
 pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
-    for lane in vector.undecided() {
-        match classify(cx.port, lane.frame) {
+    for (frame, slot) in vector.undecided() {
+        match classify(cx.port, frame) {
             Ok(network) => {
-                lane.slot.network = Some(network);
+                slot.network = Some(network);
                 effects.say("vlan", || {
                     let how = match cx.port.attachment {
-                        Attachment::Trunk(_) if vid(lane.frame.meta().tag) == VID_PRIORITY => {
+                        Attachment::Trunk(_) if vid(frame.meta().tag) == VID_PRIORITY => {
                             "the trunk's native network"
                         }
                         Attachment::Trunk(_) => "by its VLAN ID on this trunk",
@@ -34,7 +34,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
                     format!("belongs to {{network {}}}, {how}", network.0)
                 });
             }
-            Err(reason) => lane.drop("vlan", reason, effects),
+            Err(reason) => slot.drop("vlan", reason, effects),
         }
     }
 }

@@ -30,7 +30,7 @@ fn one_batch_counts_ports_networks_and_drops() {
     let port = &switch.snapshot.port(PortId(0)).unwrap().counters[0];
     assert_eq!((port.rx_packets.get(), port.rx_bytes.get()), (7, 6 * 18 + 2100 + 5));
     assert_eq!(port.flooded.get(), 2);
-    let drops: u64 = port.drops.iter().map(|d| d.get()).sum();
+    let drops: u64 = port.drops.iter().map(vswitch_dataplane::Counter::get).sum();
     let of = |reason: Reason| port.drops[reason.index()].get();
     assert_eq!((drops, of(Reason::VlanNotAllowed), of(Reason::Runt)), (2, 1, 1));
     let network = |n: usize| {

@@ -1,5 +1,7 @@
 //! Each decision in words, the same as the verdict, and nothing changed by saying it.
 
+#![allow(clippy::unwrap_used)] // these are tests, although not all functions are marked so
+
 mod testbed;
 
 use proptest::prelude::*;

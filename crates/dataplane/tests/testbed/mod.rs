@@ -1,6 +1,7 @@
 //! What the tests of the switch share: frames in memory, a few words to write topologies, and a worker's loop
 //! around the pipeline without drivers.
 #![allow(dead_code, unreachable_pub)] // part of each test, and each uses some of it
+#![allow(clippy::unwrap_used, clippy::panic)] // these are tests, although not functions marked so
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -173,7 +174,7 @@ impl Switch {
         for (_, port) in self.snapshot.ports() {
             let c = &port.counters[0];
             had += c.rx_packets.get() + c.originated.get() + c.replicated.get();
-            went += c.tx_packets.get() + c.consumed.get() + c.drops.iter().map(|d| d.get()).sum::<u64>();
+            went += c.tx_packets.get() + c.consumed.get() + c.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>();
         }
         assert_eq!(had, went, "frames had and frames accounted for");
     }
