@@ -120,8 +120,7 @@ async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
         topology::Polling::Adaptive => worker::Polling::Adaptive,
         topology::Polling::Busy => worker::Polling::Busy,
     };
-    let mut control =
-        Control::start(cpus, polling, pool).await.map_err(|e| format!("cannot start: {e}"))?;
+    let mut control = Control::start(cpus, polling, pool).await.map_err(|e| format!("cannot start: {e}"))?;
     control.apply(topology, Options::default()).await.map_err(|refusal| refusal.message)?;
     let (remote, jobs) = Control::remote();
     let server = axum::serve(socket, http::router(remote.clone())).into_future();
@@ -163,7 +162,9 @@ async fn reload_on_hangup(file: PathBuf, control: Remote) {
             .await
             .and_then(|result| result);
         match applied {
-            Ok(changes) => tracing::info!(file = %file.display(), changes = changes.changes.len(), "applied again"),
+            Ok(changes) => {
+                tracing::info!(file = %file.display(), changes = changes.changes.len(), "applied again");
+            }
             Err(refusal) => tracing::error!(file = %file.display(), reason = refusal.message, "not applied"),
         }
     }

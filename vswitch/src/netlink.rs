@@ -47,7 +47,8 @@ impl Links {
     pub async fn open() -> io::Result<Self> {
         let (connection, handle, events) = new_multicast_connection(&[MulticastGroup::Link])?;
         tokio::spawn(connection);
-        let mut links = Self { handle, events, by_index: HashMap::new(), by_name: HashMap::new(), stale: true };
+        let mut links =
+            Self { handle, events, by_index: HashMap::new(), by_name: HashMap::new(), stale: true };
         links.resync().await?;
         Ok(links)
     }
@@ -92,9 +93,7 @@ impl Links {
                 Some(link) => self.insert(link),
                 None => false,
             },
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) => {
-                self.remove(m.header.index)
-            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) => self.remove(m.header.index),
             // The socket's buffer ran over: what was lost is unknown.
             NetlinkPayload::Overrun(_) => {
                 self.stale = true;
@@ -143,8 +142,12 @@ impl Links {
     /// The index of the link by which `destination` is reached, if there is a route.
     pub async fn route_to(&self, destination: IpAddr) -> Option<u32> {
         let message = match destination {
-            IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(ip, 32).build(),
-            IpAddr::V6(ip) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(ip, 128).build(),
+            IpAddr::V4(ip) => {
+                RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(ip, 32).build()
+            }
+            IpAddr::V6(ip) => {
+                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(ip, 128).build()
+            }
         };
         let mut answers = self.handle.route().get(message).execute();
         let route = answers.try_next().await.ok()??;

@@ -53,7 +53,10 @@ impl Control {
     pub async fn apply(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
         let changes = self.diff(&next)?;
         // A netdev made just before the command counts, whether its event has been read or not.
-        self.links.resync().await.map_err(|e| refuse(ErrorCode::Failed, format!("cannot read the links: {e}"), ""))?;
+        self.links
+            .resync()
+            .await
+            .map_err(|e| refuse(ErrorCode::Failed, format!("cannot read the links: {e}"), ""))?;
         let fresh: Vec<&Port> = next.port.iter().filter(|p| !self.keeps_device(p)).collect();
         for port in &fresh {
             safety::check(&self.links, port, options.force, options.peer).await?;
@@ -123,15 +126,15 @@ impl Control {
         let is_attached =
             matches!(self.ports.get(&next.name).map(|r| &r.state), Some(PortState::Attached(_)));
         let tap_mtu = |p: &Port| p.mtu.filter(|_| p.kind == topology::Kind::Tap);
-        is_attached
-            && (old.kind, old.netdev(), tap_mtu(old))
-                == (next.kind, next.netdev(), tap_mtu(next))
+        is_attached && (old.kind, old.netdev(), tap_mtu(old)) == (next.kind, next.netdev(), tap_mtu(next))
     }
 
     /// What a port that keeps its device wants of it now.
     fn check_kept_devices(&self, next: &Topology) -> Result<(), ErrorBody> {
         for port in next.port.iter().filter(|p| self.keeps_device(p)) {
-            let Some(PortState::Attached(device)) = self.ports.get(&port.name).map(|r| &r.state) else { continue };
+            let Some(PortState::Attached(device)) = self.ports.get(&port.name).map(|r| &r.state) else {
+                continue;
+            };
             super::device::check(port, &device.facts)
                 .map_err(|why| refuse(ErrorCode::Failed, format!("port {:?}: {why}", port.name), ""))?;
         }
@@ -141,7 +144,8 @@ impl Control {
     /// Attached ports whose netdev one of the `fresh` ones is to have.
     fn in_the_way(&self, fresh: &[&Port]) -> Vec<String> {
         let wanted: BTreeSet<&str> = fresh.iter().map(|p| p.netdev()).collect();
-        let has = |r: &PortRecord| matches!(&r.state, PortState::Attached(d) if wanted.contains(d.netdev.as_str()));
+        let has =
+            |r: &PortRecord| matches!(&r.state, PortState::Attached(d) if wanted.contains(d.netdev.as_str()));
         self.ports.iter().filter(|(_, record)| has(record)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -174,7 +178,10 @@ impl Control {
             self.desired.port.iter().filter(|p| names.contains(&p.name)).cloned().collect();
         for config in configs {
             if !self.try_attach(&config).await {
-                tracing::error!(port = config.name, "the port could not be attached again after a failed change");
+                tracing::error!(
+                    port = config.name,
+                    "the port could not be attached again after a failed change"
+                );
             }
         }
         self.publish().await;
@@ -272,7 +279,8 @@ impl Control {
             }
         }
         for entry in &self.desired.fdb {
-            let (Some(network), Some(port)) = (network(&entry.network), self.port_ids.get(&entry.port)) else {
+            let (Some(network), Some(port)) = (network(&entry.network), self.port_ids.get(&entry.port))
+            else {
                 continue;
             };
             if self.fdb.add_static(network, entry.mac, PortId(port), self.clock.now()).is_err() {

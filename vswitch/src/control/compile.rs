@@ -5,7 +5,9 @@ use std::sync::Arc;
 use vswitch_api::Topology;
 use vswitch_api::topology;
 use vswitch_dataplane::counters::NetworkCounters;
-use vswitch_dataplane::{Attachment, Fdb, NetId, Network, Port, PortCounters, Snapshot, Storm, Trunk, TrunkEntry};
+use vswitch_dataplane::{
+    Attachment, Fdb, NetId, Network, Port, PortCounters, Snapshot, Storm, Trunk, TrunkEntry,
+};
 use vswitch_io::Facts;
 use vswitch_wire::Caps;
 
@@ -65,11 +67,13 @@ pub(super) fn snapshot<'a>(
 fn port(input: PortInput<'_>, desired: &Topology, net_ids: &Ids) -> Port {
     let config = input.config;
     let device = input.device;
+    // A port that waits takes no frame; the usual MTU is for `trace` alone.
+    let mtu = device.as_ref().map_or(1500, |d| effective_mtu(config, d));
     Port {
         attachment: attachment(config, desired, net_ids),
         isolated: config.isolated,
         up: device.as_ref().is_some_and(|d| d.up),
-        max_frame: device.as_ref().map_or(0, |d| effective_mtu(config, d) + ETHERNET_HEADER),
+        max_frame: mtu + ETHERNET_HEADER,
         caps: device.as_ref().map_or(Caps::NONE, |d| d.facts.caps),
         max_macs: config.max_macs.unwrap_or(u32::MAX),
         storm: Storm {

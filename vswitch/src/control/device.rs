@@ -72,7 +72,10 @@ impl Opener {
     fn open_netdev(self, kind: Kind, link: &Link, links: &Links) -> Result<Opened, String> {
         if let Some(owner) = link.controller {
             let owner = links.by_index(owner).map_or("another device", |l| l.name.as_str());
-            return Err(format!("{} belongs to {owner}; take it out: ip link set {} nomaster", link.name, link.name));
+            return Err(format!(
+                "{} belongs to {owner}; take it out: ip link set {} nomaster",
+                link.name, link.name
+            ));
         }
         match kind {
             Kind::Xdp => self.open_xdp(link).map_err(|e| in_words(&e)),
@@ -119,9 +122,10 @@ pub(super) fn check(port: &Port, facts: &Facts) -> Result<(), String> {
         return Err(format!("cannot be a trunk: {why}"));
     }
     match port.mtu {
-        Some(mtu) if mtu > facts.mtu_limit => {
-            Err(format!("cannot carry an MTU of {mtu}: the limit of {} here is {}", facts.mode, facts.mtu_limit))
-        }
+        Some(mtu) if mtu > facts.mtu_limit => Err(format!(
+            "cannot carry an MTU of {mtu}: the limit of {} here is {}",
+            facts.mode, facts.mtu_limit
+        )),
         _ => Ok(()),
     }
 }

@@ -31,7 +31,11 @@ pub fn no_port(name: &str) -> ErrorBody {
 
 /// There is no such network.
 pub fn no_network(name: &str) -> ErrorBody {
-    refuse(ErrorCode::NotFound, format!("there is no network {name:?}"), "`vswitchctl network list` shows all")
+    refuse(
+        ErrorCode::NotFound,
+        format!("there is no network {name:?}"),
+        "`vswitchctl network list` shows all",
+    )
 }
 
 /// `network add`.
@@ -180,7 +184,10 @@ mod tests {
         assert_eq!((t.port[0].isolated, t.port[0].max_macs), (true, Some(5)));
         let t = set_port(t, "web1", patch(json!({"max_macs": null}))).unwrap();
         assert_eq!((t.port[0].isolated, t.port[0].max_macs), (true, None));
-        assert_eq!(set_port(t.clone(), "web1", patch(json!({"nam": 1}))).unwrap_err().code, ErrorCode::Invalid);
+        assert_eq!(
+            set_port(t.clone(), "web1", patch(json!({"nam": 1}))).unwrap_err().code,
+            ErrorCode::Invalid
+        );
         assert_eq!(set_port(t, "x", patch(json!({}))).unwrap_err().code, ErrorCode::NotFound);
     }
 

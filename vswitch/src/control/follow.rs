@@ -122,7 +122,10 @@ impl Control {
             return;
         }
         tracing::info!(port = name, why, "detached");
-        let PortState::Attached(device) = std::mem::replace(&mut record.state, PortState::Waiting(why)) else { return };
+        let PortState::Attached(device) = std::mem::replace(&mut record.state, PortState::Waiting(why))
+        else {
+            return;
+        };
         drop(self.workers.detach(PortId(id)).await);
         drop(device.guard);
         self.flush_port(name);
@@ -151,13 +154,16 @@ impl Control {
     /// owner let go), and AF_XDP must follow `ethtool -L`.
     pub(super) async fn check_devices(&mut self) {
         for config in self.desired.port.clone() {
-            let Some(PortState::Attached(device)) = self.ports.get(&config.name).map(|r| &r.state) else { continue };
+            let Some(PortState::Attached(device)) = self.ports.get(&config.name).map(|r| &r.state) else {
+                continue;
+            };
             if device.has_other_queues() {
                 self.detach(&config.name, "the number of queues has changed".to_owned()).await;
                 self.try_attach(&config).await;
             }
         }
-        let waits = |c: &&Port| matches!(self.ports.get(&c.name).map(|r| &r.state), Some(PortState::Waiting(_)));
+        let waits =
+            |c: &&Port| matches!(self.ports.get(&c.name).map(|r| &r.state), Some(PortState::Waiting(_)));
         let there = |c: &&Port| c.kind == Kind::Tap || self.links.by_name(c.netdev()).is_some();
         let configs: Vec<Port> = self.desired.port.iter().filter(waits).filter(there).cloned().collect();
         for config in &configs {

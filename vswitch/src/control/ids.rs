@@ -45,11 +45,6 @@ impl Ids {
     pub(super) fn span(&self) -> usize {
         self.names.iter().rposition(Option::is_some).map_or(0, |i| i + 1)
     }
-
-    /// Every name with its number.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, u16)> {
-        self.by_name.iter().map(|(name, &id)| (name.as_str(), id))
-    }
 }
 
 #[cfg(test)]

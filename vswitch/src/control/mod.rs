@@ -113,7 +113,11 @@ impl Control {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn start(cpus: Vec<Option<usize>>, polling: crate::worker::Polling, pool: &'static Pool) -> io::Result<Self> {
+    pub async fn start(
+        cpus: Vec<Option<usize>>,
+        polling: crate::worker::Polling,
+        pool: &'static Pool,
+    ) -> io::Result<Self> {
         let clock = Clock::start();
         let fdb = Arc::new(Fdb::new(FDB_CAPACITY));
         let snapshot = Arc::new(Snapshot::new(Vec::new(), Vec::new(), Arc::clone(&fdb)));
@@ -180,16 +184,17 @@ impl Control {
         let ports = self.desired.port.iter().filter_map(|config| {
             let record = self.ports.get(&config.name)?;
             let device = match &record.state {
-                PortState::Attached(d) => Some(compile::DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu }),
+                PortState::Attached(d) => {
+                    Some(compile::DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu })
+                }
                 PortState::Waiting(_) => None,
             };
             let input = compile::PortInput { config, counters: Arc::clone(&record.counters), device };
             Some((self.port_ids.get(&config.name)?, input))
         });
         let count = self.workers.count();
-        let counters = |name: &str| {
-            self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone)
-        };
+        let counters =
+            |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
         let snapshot =
             compile::snapshot(&self.desired, ports, &self.port_ids, &self.net_ids, counters, &self.fdb);
         self.snapshot = Arc::new(snapshot);

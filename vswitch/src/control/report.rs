@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use vswitch_api::request::FdbQuery;
 use vswitch_api::response::{
-    Conservation, Drops, ErrorBody, FdbEntry, FdbTotals, Flushed, Health, LinkState, NetworkState, NetworkStats, Offloads,
-    PortCounters as CountersView, PortState as PortView, PortStats, PortTotals, Stats, Status, TenantStats, Traffic, Worker,
+    Conservation, Drops, ErrorBody, FdbEntry, FdbTotals, Flushed, Health, LinkState, NetworkState,
+    NetworkStats, Offloads, PortCounters as CountersView, PortState as PortView, PortStats, PortTotals,
+    Stats, Status, TenantStats, Traffic, Worker,
 };
 use vswitch_api::topology::{Kind, Network, Port};
 use vswitch_dataplane::counters::NetworkCounters;
@@ -167,7 +168,8 @@ impl Control {
         match self.ports.get(port).map(|r| &r.state) {
             Some(PortState::Attached(d)) if d.up => (LinkState::Up, None),
             Some(PortState::Attached(d)) => {
-                let mend = format!("{} is down or has no carrier; try: ip link set {} up", d.netdev, d.netdev);
+                let mend =
+                    format!("{} is down or has no carrier; try: ip link set {} up", d.netdev, d.netdev);
                 (LinkState::Down, Some(mend))
             }
             Some(PortState::Waiting(why)) => (LinkState::Waiting, Some(why.clone())),
@@ -196,7 +198,9 @@ impl Control {
             PortState::Attached(device) => Some(device),
             PortState::Waiting(_) => None,
         });
-        let input = |d: &Device| compile::effective_mtu(config, &DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu });
+        let input = |d: &Device| {
+            compile::effective_mtu(config, &DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu })
+        };
         let id = self.port_ids.get(&config.name);
         PortView {
             name: config.name.clone(),
@@ -259,7 +263,8 @@ impl Control {
                 idle_seconds: if e.is_static { 0 } else { e.idle.as_secs() },
             })
         };
-        let mut all: Vec<_> = self.fdb.entries(self.clock.now()).iter().filter(wanted).filter_map(view).collect();
+        let mut all: Vec<_> =
+            self.fdb.entries(self.clock.now()).iter().filter(wanted).filter_map(view).collect();
         all.sort_by(|a, b| (&a.network, a.mac).cmp(&(&b.network, b.mac)));
         Ok(all)
     }
@@ -283,7 +288,11 @@ impl Control {
                 sum.bytes += traffic.bytes;
                 sum.flooded += traffic.flooded;
             }
-            networks.push(NetworkStats { name: network.name.clone(), tenant: network.tenant.clone(), traffic });
+            networks.push(NetworkStats {
+                name: network.name.clone(),
+                tenant: network.tenant.clone(),
+                traffic,
+            });
         }
         let drops = whole.drops();
         let known: BTreeSet<&str> = drops.keys().map(String::as_str).collect();
@@ -292,7 +301,11 @@ impl Control {
             ports,
             networks,
             tenants: tenants.into_iter().map(|(name, traffic)| TenantStats { name, traffic }).collect(),
-            reasons: Reason::ALL.iter().filter(meaning).map(|r| (r.name().to_owned(), r.text().to_owned())).collect(),
+            reasons: Reason::ALL
+                .iter()
+                .filter(meaning)
+                .map(|r| (r.name().to_owned(), r.text().to_owned()))
+                .collect(),
             conservation: whole.conservation(),
             drops,
         }
@@ -307,9 +320,14 @@ impl Control {
     }
 
     fn filter(&self, query: &FdbQuery) -> Result<Filter, ErrorBody> {
-        let network = query.network.as_deref().map(|n| self.net_ids.get(n).ok_or_else(|| edit::no_network(n)));
+        let network =
+            query.network.as_deref().map(|n| self.net_ids.get(n).ok_or_else(|| edit::no_network(n)));
         let port = query.port.as_deref().map(|p| self.port_ids.get(p).ok_or_else(|| edit::no_port(p)));
-        Ok(Filter { network: network.transpose()?.map(NetId), port: port.transpose()?.map(PortId), statics: false })
+        Ok(Filter {
+            network: network.transpose()?.map(NetId),
+            port: port.transpose()?.map(PortId),
+            statics: false,
+        })
     }
 }
 

@@ -13,13 +13,21 @@ const FAR: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
 /// Refuses a netdev that carries the default route, or by which the caller's session (`peer`) is reached.
-pub(super) async fn check(links: &Links, port: &Port, forced: bool, peer: Option<IpAddr>) -> Result<(), ErrorBody> {
+pub(super) async fn check(
+    links: &Links,
+    port: &Port,
+    forced: bool,
+    peer: Option<IpAddr>,
+) -> Result<(), ErrorBody> {
     let Some(link) = links.by_name(port.netdev()).filter(|_| !forced && port.kind != Kind::Tap) else {
         return Ok(());
     };
     let mend = "use another netdev, or say --force if you are sure that you will still reach this host";
     let refusal = |what: String| {
-        let message = format!("port {:?}: {} carries {what}, and attaching it would cut that off", port.name, link.name);
+        let message = format!(
+            "port {:?}: {} carries {what}, and attaching it would cut that off",
+            port.name, link.name
+        );
         Err(refuse(ErrorCode::NeedsForce, message, mend))
     };
     for far in FAR {

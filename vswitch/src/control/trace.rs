@@ -2,8 +2,8 @@
 
 use vswitch_api::request::Trace;
 use vswitch_api::response::{ErrorBody, ErrorCode, Outcome, TraceResult, TraceStep};
-use vswitch_dataplane::{PortId, Verdict, egress, explain};
-use vswitch_io::FrameClass;
+use vswitch_dataplane::{NetId, PortId, Verdict, egress, explain};
+use vswitch_io::{Frame, FrameClass};
 use vswitch_wire::FrameBuf;
 
 use super::Control;
@@ -33,7 +33,10 @@ impl Control {
         frame.bytes_mut().copy_from_slice(&bytes);
         let (verdict, steps) = explain(&self.snapshot, self.clock.now(), ingress, &mut frame);
         let mut result = TraceResult {
-            steps: steps.iter().map(|s| TraceStep { stage: s.stage.to_owned(), text: self.name_all(&s.text) }).collect(),
+            steps: steps
+                .iter()
+                .map(|s| TraceStep { stage: s.stage.to_owned(), text: self.name_all(&s.text) })
+                .collect(),
             outcome: Outcome::Drop,
             network: None,
             ports: Vec::new(),
@@ -42,44 +45,35 @@ impl Control {
         match verdict {
             Verdict::Unicast { network, port } => {
                 result.outcome = Outcome::Unicast;
-                self.leave(&mut result, network, ingress, &[port], &frame);
+                self.leave(&mut result, network, ingress, [port], &frame);
             }
             Verdict::Flood { network } => {
                 result.outcome = Outcome::Flood;
-                let ports: Vec<PortId> = self.snapshot.flood(network, ingress).collect();
-                self.leave(&mut result, network, ingress, &ports, &frame);
+                self.leave(&mut result, network, ingress, self.snapshot.flood(network, ingress), &frame);
             }
             Verdict::Drop(reason) => result.reason = Some(reason.name().to_owned()),
             Verdict::Pending => {}
         }
+        pool.release(frame);
         Ok(result)
     }
 
-    /// The egress step, for each port that the frame leaves by.
+    /// The network, and the ports of those given that the frame really leaves by.
     fn leave(
         &self,
         result: &mut TraceResult,
-        network: vswitch_dataplane::NetId,
+        network: NetId,
         ingress: PortId,
-        ports: &[PortId],
-        frame: &vswitch_io::Frame,
+        ports: impl IntoIterator<Item = PortId>,
+        frame: &Frame,
     ) {
         result.network = self.net_ids.name(network.0).map(str::to_owned);
         let mut pool = self.opener.pool.cache();
-        for &port in ports {
-            let name = self.port_ids.name(port.0).unwrap_or("?");
+        for port in ports {
             let Some(mut copy) = pool.copy(frame) else { continue };
-            let text = match egress::prepare(&self.snapshot, network, ingress, port, &mut copy) {
-                Ok(_) => {
-                    result.ports.push(name.to_owned());
-                    match vswitch_wire::vlan::peek(copy.bytes()) {
-                        Some(tag) => format!("leaves by port {name} with VLAN ID {}", tag.vid()),
-                        None => format!("leaves by port {name} untagged"),
-                    }
-                }
-                Err(reason) => format!("does not leave by port {name}: {reason}"),
-            };
-            result.steps.push(TraceStep { stage: "egress".to_owned(), text });
+            if egress::prepare(&self.snapshot, network, ingress, port, &mut copy).is_ok() {
+                result.ports.extend(self.port_ids.name(port.0).map(str::to_owned));
+            }
             pool.release(copy);
         }
     }

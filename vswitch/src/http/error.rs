@@ -45,7 +45,11 @@ fn invalid(message: String) -> Failure {
 }
 
 pub async fn no_such_path(uri: Uri) -> Failure {
-    Failure(refuse(ErrorCode::NotFound, format!("there is no {}", uri.path()), "docs/openapi.json lists all paths"))
+    Failure(refuse(
+        ErrorCode::NotFound,
+        format!("there is no {}", uri.path()),
+        "docs/openapi.json lists all paths",
+    ))
 }
 
 pub async fn no_such_method(uri: Uri) -> Failure {

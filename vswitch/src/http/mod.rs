@@ -13,7 +13,8 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 use vswitch_api::request::{ApplyQuery, FdbKey, FdbQuery, ForceQuery, NewPort, PortPatch, Trace};
 use vswitch_api::response::{
-    Changes, ErrorBody, ErrorCode, FdbEntry, Flushed, NetworkState, PortState, Problem, Stats, Status, TraceResult,
+    Changes, ErrorBody, ErrorCode, FdbEntry, Flushed, NetworkState, PortState, Problem, Stats, Status,
+    TraceResult,
 };
 use vswitch_api::topology::{FileProblem, Network, StaticEntry};
 use vswitch_api::{Topology, paths, topology};
@@ -48,8 +49,24 @@ pub fn router(control: Remote) -> Router {
 #[openapi(
     info(title = "vswitch", description = "The API of the vswitch daemon, on a Unix socket."),
     paths(
-        status, config, apply, diff, networks, add_network, del_network, ports, add_port, port, set_port, del_port,
-        fdb, add_fdb, del_fdb, flush_fdb, stats, trace
+        status,
+        config,
+        apply,
+        diff,
+        networks,
+        add_network,
+        del_network,
+        ports,
+        add_port,
+        port,
+        set_port,
+        del_port,
+        fdb,
+        add_fdb,
+        del_fdb,
+        flush_fdb,
+        stats,
+        trace
     )
 )]
 pub struct Description;
@@ -68,12 +85,14 @@ async fn config(State(control): State<Remote>) -> Answer<Topology> {
 fn read_topology(headers: &HeaderMap, body: &[u8]) -> Result<Topology, ErrorBody> {
     let is_toml = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(paths::TOML.as_bytes()));
     if !is_toml {
-        let invalid = |e: serde_json::Error| edit::refuse(ErrorCode::Invalid, format!("the topology: {e}"), "");
+        let invalid =
+            |e: serde_json::Error| edit::refuse(ErrorCode::Invalid, format!("the topology: {e}"), "");
         return serde_json::from_slice(body).map_err(invalid);
     }
     let text = std::str::from_utf8(body)
         .map_err(|e| edit::refuse(ErrorCode::Invalid, format!("the topology is not UTF-8: {e}"), ""))?;
-    let located = |p: FileProblem| Problem { path: format!("line {}: {}", p.line, p.problem.path), ..p.problem };
+    let located =
+        |p: FileProblem| Problem { path: format!("line {}: {}", p.line, p.problem.path), ..p.problem };
     topology::load(text, "").map_err(|all| edit::mistakes(all.into_iter().map(located).collect()))
 }
 
@@ -86,7 +105,9 @@ async fn apply(
     body: Bytes,
 ) -> Answer<Changes> {
     let next = read_topology(&headers, &body)?;
-    Ok(Json(control.ask(move |c| Box::pin(async move { c.apply(next, Options::from(&query)).await })).await??))
+    Ok(Json(
+        control.ask(move |c| Box::pin(async move { c.apply(next, Options::from(&query)).await })).await??,
+    ))
 }
 
 #[utoipa::path(post, path = paths::CONFIG_DIFF, request_body = Topology,
@@ -117,10 +138,7 @@ async fn networks(State(control): State<Remote>) -> Answer<Vec<NetworkState>> {
 }
 
 #[utoipa::path(post, path = paths::NETWORKS, request_body = Network, responses((status = 200, body = Changes)))]
-async fn add_network(
-    State(control): State<Remote>,
-    Body(network): Body<Network>,
-) -> Answer<Changes> {
+async fn add_network(State(control): State<Remote>, Body(network): Body<Network>) -> Answer<Changes> {
     change(&control, Options::default(), |t| edit::add_network(t, network)).await
 }
 
@@ -172,10 +190,7 @@ async fn del_port(State(control): State<Remote>, Path(name): Path<String>) -> An
 }
 
 #[utoipa::path(get, path = paths::FDB, params(FdbQuery), responses((status = 200, body = Vec<FdbEntry>)))]
-async fn fdb(
-    State(control): State<Remote>,
-    Params(query): Params<FdbQuery>,
-) -> Answer<Vec<FdbEntry>> {
+async fn fdb(State(control): State<Remote>, Params(query): Params<FdbQuery>) -> Answer<Vec<FdbEntry>> {
     Ok(Json(control.ask(move |c| Box::pin(async move { c.fdb_views(&query) })).await??))
 }
 
@@ -208,7 +223,8 @@ async fn trace(State(control): State<Remote>, Body(request): Body<Trace>) -> Ans
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
     }
 }

@@ -59,10 +59,18 @@ impl Dispatch {
     }
 
     /// Carries out one verdict for each frame of a batch, and sends.
-    pub(super) fn run(&mut self, snapshot: &Snapshot, ingress: PortId, batch: &mut FrameVec, verdicts: &[Verdict]) {
+    pub(super) fn run(
+        &mut self,
+        snapshot: &Snapshot,
+        ingress: PortId,
+        batch: &mut FrameVec,
+        verdicts: &[Verdict],
+    ) {
         for (frame, verdict) in batch.drain().zip(verdicts) {
             match *verdict {
-                Verdict::Unicast { network, port } => self.emit(snapshot, Hop { network, ingress, port }, frame),
+                Verdict::Unicast { network, port } => {
+                    self.emit(snapshot, Hop { network, ingress, port }, frame);
+                }
                 Verdict::Flood { network } => self.flood(snapshot, network, ingress, frame),
                 Verdict::Drop(_) | Verdict::Pending => self.pool.release(frame),
             }

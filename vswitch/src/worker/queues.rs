@@ -57,7 +57,8 @@ impl RxSet {
 
     /// Takes the queues of `port` out.
     pub(super) fn remove(&mut self, port: PortId) -> Vec<Box<dyn RxQueue>> {
-        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.slots).into_iter().partition(|s| s.port == port);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.slots).into_iter().partition(|s| s.port == port);
         self.slots = kept;
         self.rebuild_active();
         let forget = |slot: Slot| {

@@ -25,7 +25,6 @@ const ROUNDS_PER_LOOK: u32 = 16;
 const CHORES_MS: u16 = 500;
 const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
 
-
 pub(super) struct Worker {
     index: usize,
     cpu: Option<usize>,
@@ -82,7 +81,8 @@ impl Worker {
             if self.rx.active() > 0 && !round.is_multiple_of(ROUNDS_PER_LOOK) {
                 continue;
             }
-            let timeout = if self.rx.active() > 0 { EpollTimeout::ZERO } else { EpollTimeout::from(CHORES_MS) };
+            let timeout =
+                if self.rx.active() > 0 { EpollTimeout::ZERO } else { EpollTimeout::from(CHORES_MS) };
             let clock = self.clock;
             self.line.pulse.asleep.store(self.rx.active() == 0, Relaxed);
             let commanded = self.rx.wait(timeout, || clock.now());
