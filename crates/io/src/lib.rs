@@ -20,6 +20,7 @@ pub mod pcap;
 pub mod pool;
 pub mod port;
 pub mod tap;
+pub mod xdp;
 
 pub use pool::{Frame, FrameClass, FrameVec, Pool, PoolCache, PoolConfig};
 pub use port::{Facts, Kind, OpenError, Opened, PortError, RxQueue, TxQueue, TxReport};

@@ -90,6 +90,8 @@ pub struct TxReport {
     pub full: u32,
     /// Dropped, since the kernel refused them.
     pub refused: u32,
+    /// Times that the kernel took nothing from a queue though asked again and again (no frames: not in the sum).
+    pub stalls: u32,
 }
 
 /// One way out of a port, owned by one worker. Queues of the same port may share a socket behind a short lock.
