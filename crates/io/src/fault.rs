@@ -149,6 +149,7 @@ impl FaultyTx {
         report.sent_bytes += inner.sent_bytes;
         report.full += inner.full;
         report.refused += inner.refused;
+        report.stalls += inner.stalls;
     }
 }
 

@@ -117,7 +117,6 @@ impl Pool {
     }
 
     /// The part of the area that holds the wire frames: page-aligned, chunk `n` at `n` * [`CHUNK`].
-    #[allow(dead_code)] // used by the AF_XDP driver
     pub(crate) fn wire_area(&self) -> (NonNull<u8>, usize) {
         (self.area.base(), self.wire as usize * CHUNK)
     }

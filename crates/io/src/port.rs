@@ -74,7 +74,8 @@ pub trait RxQueue: Send {
     /// What an idle worker waits on.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Frames that the kernel dropped before this queue saw them, since it was opened.
+    /// Frames that were lost before this queue gave them out, since it was opened: dropped by the kernel, cut off,
+    /// or with a vnet header that makes no sense.
     fn missed(&mut self) -> u64;
 }
 

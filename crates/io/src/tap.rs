@@ -15,7 +15,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use libc::{TUN_F_CSUM, TUN_F_TSO_ECN, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6};
-use vswitch_wire::{Caps, FrameBuf, l4_header_end, vlan, vnet};
+use vswitch_wire::segment::{is_tunnelled, l4_header_end};
+use vswitch_wire::{Caps, FrameBuf, vlan, vnet};
 
 use crate::pool::{LARGE_CAPACITY, WIRE_CAPACITY};
 use crate::port::{Facts, Kind, OpenError, Opened, PortError, RxQueue, TxQueue, TxReport};
@@ -231,11 +232,13 @@ struct Tx(Arc<File>);
 
 impl Tx {
     fn send(&self, frame: &mut Frame, report: &mut TxReport) {
-        if vlan::push(frame).is_err() || frame.meta().offload.check(frame.bytes()).is_err() {
+        let pushed = vlan::push(frame);
+        let (bytes, offload) = (frame.bytes(), frame.meta().offload);
+        // Given a tunnel to cut, the kernel would take the frame and drop it later, uncounted.
+        if pushed.is_err() || offload.check(bytes).is_err() || is_tunnelled(bytes, &offload) {
             report.refused += 1;
             return;
         }
-        let (bytes, offload) = (frame.bytes(), frame.meta().offload);
         // A hint: the kernel copies so many bytes into the packet's linear part.
         let header_len = l4_header_end(bytes, &offload).and_then(|len| u16::try_from(len).ok());
         let header = vnet::emit(offload, header_len.unwrap_or(0));

@@ -184,6 +184,22 @@ fn udp_keeps_gso_and_every_datagram() {
 }
 
 #[test]
+fn tcp_in_a_tunnel_of_the_hosts_own_arrives() {
+    with_hosts(1500, |a, b, _| {
+        for (host, n, peer) in [(a, 1, 2), (b, 2, 1)] {
+            host.ip(&format!(
+                "link add vx0 type vxlan id 7 dstport 4789 local 10.1.0.{n} remote 10.1.0.{peer}"
+            ));
+            host.ip("link set vx0 up");
+            host.ip(&format!("addr add 10.2.0.{n}/24 dev vx0"));
+        }
+        transfer(a, b, "10.2.0.2:0".parse().unwrap(), 16 << 20);
+        assert_eq!(snmp(b, "Tcp", "InCsumErrors"), 0);
+        assert_eq!(snmp(b, "Udp", "InCsumErrors"), 0);
+    });
+}
+
+#[test]
 fn jumbo_tcp_without_segmentation_offload_arrives() {
     with_hosts(9000, |a, b, seen| {
         assert!(a.succeeds("ethtool -K eth0 tso off gso off"), "ethtool is installed");

@@ -49,7 +49,6 @@ impl Frame {
     ///
     /// # Safety
     /// Nobody else owns the chunk: it comes from `into_chunk`, and was taken back by nobody since.
-    #[allow(dead_code)] // used by the AF_XDP driver
     pub(crate) unsafe fn from_chunk(pool: &'static Pool, span: Span) -> Option<Self> {
         let exists = (span.chunk as usize) < pool.total(FrameClass::Wire) + pool.total(FrameClass::Large);
         let end = span.start as usize + span.len as usize;
