@@ -142,11 +142,12 @@ fn offloads() -> Vec<Case> {
     let gso = |kind, size| Some(Gso { kind, size, ecn: false });
     let mut short_header = tcp(3000).gso(1000);
     short_header.bytes_mut()[34 + 12] = 0x40;
-    let whole = |name, size, payload| {
-        let frame = tcp(payload).gso(size);
+    let whole_of = |name, frame: VecFrame| {
         let bytes = frame.bytes().to_vec();
         flooded(name, two(), frame, vec![(1, bytes)])
     };
+    let whole = |name, size, payload| whole_of(name, tcp(payload).gso(size));
+    let provider = tcp(1460).tag(Tag { tpid: DOT1AD, tci: 5 });
     let lost = vec![(1, Reason::TooBigEgress)];
     vec![
         bad("a checksum in the MAC header", csum(12, 16), None),
@@ -163,6 +164,7 @@ fn offloads() -> Vec<Case> {
         whole("segments of an MTU's worth", 1460, 3000),
         Case { lost, out: vec![], ..whole("segments of one byte more", 1461, 3000) },
         whole("a segment size beyond the frame's one segment", 9000, 1460),
+        whole_of("the same behind an 802.1ad tag, which does not count", provider.gso(9000)),
     ]
 }
 

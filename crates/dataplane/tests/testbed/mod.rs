@@ -174,7 +174,9 @@ impl Switch {
         for (_, port) in self.snapshot.ports() {
             let c = &port.counters[0];
             had += c.rx_packets.get() + c.originated.get() + c.replicated.get();
-            went += c.tx_packets.get() + c.consumed.get() + c.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>();
+            went += c.tx_packets.get()
+                + c.consumed.get()
+                + c.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>();
         }
         assert_eq!(had, went, "frames had and frames accounted for");
     }
