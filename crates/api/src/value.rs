@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+pub use vswitch_wire::{Mac, Vid};
 
 /// Why a text is not such a value: what is wrong; how to mend it, with an example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,9 +40,7 @@ pub mod text {
 
 /// Serde for an optional VLAN ID (`#[serde(default, with = "value::vid")]`), a number.
 pub mod vid {
-    use vswitch_wire::Vid;
-
-    use super::{Deserializer, Serializer, de};
+    use super::{Deserializer, Serializer, Vid, de};
 
     /// Writes the number.
     ///
