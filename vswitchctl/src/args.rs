@@ -10,6 +10,8 @@ use vswitch_api::paths;
 use vswitch_api::topology::{Kind, TrunkEntry};
 use vswitch_api::value::{self, Mac, Pps, Vid};
 
+use crate::lab;
+
 /// The heading of options that every command takes.
 const GLOBAL: &str = "Options of every command";
 
@@ -29,6 +31,16 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Daemon(DaemonCommand),
+    /// Namespaces as hosts, from the [[host]] tables of a topology file
+    #[command(subcommand)]
+    Lab(lab::Command),
+}
+
+/// What the daemon is asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
     /// Layer-2 broadcast domains
     #[command(subcommand)]
     Network(Network),

@@ -69,10 +69,13 @@ impl From<vswitch_netns::Error> for Failure {
         const EEXIST: i32 = 17;
         let mend = match error.raw_os_error() {
             Some(EPERM) => "; run it as root",
-            Some(EEXIST) => "; delete that link (ip link del), or end the lab that it belongs to (vswitchctl lab list)",
+            Some(EEXIST) => {
+                "; delete that link (ip link del), or end the lab that it belongs to (vswitchctl lab list)"
+            }
             _ => "",
         };
-        let reason = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        let reason =
+            std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         Self::Refused(format!("{error}{reason}{mend}"))
     }
 }
@@ -136,7 +139,10 @@ async fn wait_until_attached(client: &Client, lab: &Lab) -> Result<(), String> {
             let mut all_up = true;
             for host in &lab.hosts {
                 let Some(port) = ports.iter().find(|port| port.name == host.port) else {
-                    return Err(format!("the switch has no port {}; vswitchctl apply the lab's file", host.port));
+                    return Err(format!(
+                        "the switch has no port {}; vswitchctl apply the lab's file",
+                        host.port
+                    ));
                 };
                 if port.state != LinkState::Up {
                     all_up = false;
@@ -178,7 +184,11 @@ fn start_holder(file: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     let mut text = String::new();
-    holder.stderr.take().map_or(Ok(0), |mut err| err.read_to_string(&mut text)).map_err(|e| failed("hear of", e))?;
+    holder
+        .stderr
+        .take()
+        .map_or(Ok(0), |mut err| err.read_to_string(&mut text))
+        .map_err(|e| failed("hear of", e))?;
     let status = holder.wait().map_err(|error| failed("wait for", error))?;
     let reason = text.trim();
     Err(Failure::Refused(if reason.is_empty() {
@@ -224,7 +234,8 @@ fn the_one(mut labs: Vec<Lab>, what: &str) -> Result<Lab, Failure> {
             )));
         }
     }
-    labs.pop().ok_or_else(|| Failure::Refused(format!("there is no {what}; vswitchctl lab list shows what is up")))
+    labs.pop()
+        .ok_or_else(|| Failure::Refused(format!("there is no {what}; vswitchctl lab list shows what is up")))
 }
 
 fn show(labs: &Vec<Lab>, json: bool) -> Result<String, Failure> {

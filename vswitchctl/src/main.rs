@@ -7,6 +7,7 @@
 mod args;
 mod command;
 mod failure;
+mod lab;
 mod table;
 
 use std::io::{self, Write};
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use vswitch_api::client::Client;
 
-use args::{Cli, Command};
+use args::{Cli, Command, DaemonCommand};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -35,23 +36,29 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ask(&Client::new(cli.socket), cli.command, cli.json))
+    let client = Client::new(cli.socket);
+    match cli.command {
+        Command::Lab(command) => print(&lab::run(&client, command, cli.json)?).map(|_| ExitCode::SUCCESS),
+        Command::Daemon(command) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(ask(&client, command, cli.json))
+        }
+    }
 }
 
 /// Runs a command that the daemon answers.
-async fn ask(client: &Client, command: Command, json: bool) -> Result<ExitCode, Failure> {
+async fn ask(client: &Client, command: DaemonCommand, json: bool) -> Result<ExitCode, Failure> {
     let text = match command {
-        Command::Network(network) => command::network::run(client, network, json).await?,
-        Command::Port(port) => command::port::run(client, port, json).await?,
-        Command::Fdb(fdb) => command::fdb::run(client, fdb, json).await?,
-        Command::Apply(apply) => command::topology::apply(client, &apply, json).await?,
-        Command::Diff { file } => return command::topology::diff(client, &file, json).await,
-        Command::Dump => command::topology::dump(client, json).await?,
-        Command::Stats { watch: true } => return command::stats::watch(client, json).await,
-        Command::Stats { watch: false } => command::stats::run(client, json).await?,
-        Command::Status => command::status::run(client, json).await?,
-        Command::Trace(trace) => command::trace::run(client, &trace, json).await?,
+        DaemonCommand::Network(network) => command::network::run(client, network, json).await?,
+        DaemonCommand::Port(port) => command::port::run(client, port, json).await?,
+        DaemonCommand::Fdb(fdb) => command::fdb::run(client, fdb, json).await?,
+        DaemonCommand::Apply(apply) => command::topology::apply(client, &apply, json).await?,
+        DaemonCommand::Diff { file } => return command::topology::diff(client, &file, json).await,
+        DaemonCommand::Dump => command::topology::dump(client, json).await?,
+        DaemonCommand::Stats { watch: true } => return command::stats::watch(client, json).await,
+        DaemonCommand::Stats { watch: false } => command::stats::run(client, json).await?,
+        DaemonCommand::Status => command::status::run(client, json).await?,
+        DaemonCommand::Trace(trace) => command::trace::run(client, &trace, json).await?,
     };
     print(&text).map(|_| ExitCode::SUCCESS)
 }

@@ -14,7 +14,11 @@ use vswitch_api::response::Changes;
 use crate::failure::Failure;
 
 /// What is printed: the answer as JSON, or in words.
-fn render<A: Serialize>(answer: &A, json: bool, words: impl FnOnce(&A) -> String) -> Result<String, Failure> {
+pub(crate) fn render<A: Serialize>(
+    answer: &A,
+    json: bool,
+    words: impl FnOnce(&A) -> String,
+) -> Result<String, Failure> {
     if !json {
         return Ok(words(answer));
     }

@@ -189,14 +189,14 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command};
+    use crate::args::{Cli, Command, DaemonCommand};
 
     fn patch_of(line: &str) -> Value {
         let words = ["vswitchctl", "port", "set", "web1"]
             .into_iter()
             .chain(line.split(' ').filter(|w| !w.is_empty()));
         match Cli::try_parse_from(words).unwrap().command {
-            Command::Port(Port::Set(options)) => Value::Object(patch(&options)),
+            Command::Daemon(DaemonCommand::Port(Port::Set(options))) => Value::Object(patch(&options)),
             other => panic!("{other:?}"),
         }
     }

@@ -79,7 +79,7 @@ impl Host {
         let namespace = Namespace::new()?;
         let mut options = Veth::default();
         if let Some(mtu) = port.mtu {
-            options.mtu = mtu.into();
+            options.mtu = mtu;
         }
         veth((switch, netdev), (&namespace, FAR), options)?;
         let description = LabHost {
