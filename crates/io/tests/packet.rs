@@ -216,7 +216,7 @@ fn the_host_of_the_switch_stays_silent() {
     switch.ip("addr add 10.1.0.1/24 dev s1");
     host.ip("addr add 10.1.0.2/24 dev eth0");
     let mut end = End::new(open(&switch, "s1"), pool);
-    assert_eq!(end.port.facts.mode, "vnet headers");
+    assert_eq!(end.port.facts.mode, "vnet headers, batched transmit");
     assert!(!host.succeeds("ping -c 2 -i 0.2 -W 1 10.1.0.1"), "the host's stack answered");
     assert_eq!(end.poll().unwrap().len(), 0);
     drop(end);

@@ -180,7 +180,8 @@ impl Batch {
             return Err(BatchError::at("map the array")(io::Error::last_os_error()));
         }
         let slots = NonNull::new(slots.cast());
-        let slots = slots.ok_or_else(|| BatchError::at("map the array")(io::ErrorKind::OutOfMemory.into()))?;
+        let slots =
+            slots.ok_or_else(|| BatchError::at("map the array")(io::ErrorKind::OutOfMemory.into()))?;
         let mut batch = Self { slots, program, netns, template: [0; LIMIT] };
         // All slots are empty yet, so this sends nothing.
         batch.run(SHORTEST, NO_TYPE).map_err(BatchError::at("run a program"))?;

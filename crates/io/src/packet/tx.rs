@@ -71,8 +71,7 @@ impl Tx {
                 *header = vnet_header(frame);
                 let bytes = frame.bytes();
                 part[0] = libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: VNET };
-                part[1] =
-                    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+                part[1] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
                 (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (part.as_mut_ptr(), part.len());
             }
             self.send_all(frames, &mut messages[..frames.len()], report);
