@@ -1,14 +1,51 @@
 //! The forwarding database: (network, MAC) -> port.
+//!
+//! One word says what is known of an address ([`record`]), so a lookup is one read of the concurrent
+//! [`table`](crate::table). Time is kept in seconds and an entry is written at most once a second: a steady
+//! state writes nothing that another core reads.
+//!
+//! Who may learn, so that nobody's flood of addresses costs another's:
+//! - A port learns at most `Port::max_macs`.
+//! - A network at its `Network::max_macs` refuses new addresses, except from ports below their equal share.
+//!   [`Fdb::age`] then evicts the oldest of the ports that have most, until the network is within its limit.
+//! - A full table refuses new addresses, except of networks below their equal share of a reserve, an eighth
+//!   on top of the capacity. Nothing is ever evicted for another network.
 
+mod age;
+mod counts;
+mod record;
+
+#[cfg(test)]
+mod loom;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use vswitch_wire::{Instant, Mac};
 
-use crate::{NetId, PortId, Snapshot};
+use crate::sync::AtomicUsize;
+use crate::sync::Ordering::Relaxed;
+pub(crate) use crate::table::Probe;
+use crate::table::Table;
+use crate::{NetId, Port, PortId, Snapshot};
+use counts::{Counts, Limits, Place};
+use record::{Record, Seconds};
 
 /// The forwarding database. Readers never wait; writers (learning, ageing, control) may be any thread.
-#[derive(Debug)]
-pub struct Fdb {}
+pub struct Fdb {
+    table: Table,
+    counts: Counts,
+    capacity: usize,
+    /// Entries beyond the capacity, for networks below their share of them.
+    reserve: usize,
+    /// The share, as of the last call of [`Self::age`].
+    network_share: AtomicUsize,
+    /// The slice that [`Self::age`] looks at next, modulo [`age::STEPS`].
+    next_step: AtomicUsize,
+}
 
 /// One entry, as control and `fdb list` see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +78,8 @@ pub enum Learn {
     },
     /// Static at this or another port; nothing changed.
     Static,
-    /// A limit (port, network, table) is reached; not learnt.
+    /// A limit (port, network, table) is reached, the address is no unicast address, or the snapshot knows
+    /// no such port or network; nothing changed.
     Refused,
     /// Moves too often: stays where it is for the hold time; the frame is to be dropped.
     Held,
@@ -63,58 +101,196 @@ pub struct Filter {
 pub struct Full;
 
 impl Fdb {
-    /// A table for at least `capacity` entries.
+    /// A table for at least `capacity` entries (64 bytes each), with a fixed seed: for tests, where one run
+    /// is to be as the other. On a network it is [`Self::with_seed`].
     #[must_use]
-    pub fn new(_capacity: usize) -> Self {
-        todo!()
+    pub fn new(capacity: usize) -> Self {
+        // The first digits of pi.
+        Self::with_seed(capacity, [0x3141_5926_5358_9793, 0x2384_6264_3383_2795])
+    }
+
+    /// A table for at least `capacity` entries (64 bytes each). A random and secret `seed` keeps attackers
+    /// from choosing addresses that all fall into the same place.
+    #[must_use]
+    pub fn with_seed(capacity: usize, seed: [u64; 2]) -> Self {
+        let reserve = capacity / 8;
+        let room = capacity.saturating_add(reserve);
+        Self {
+            table: Table::new(room, seed),
+            counts: Counts::new(room, seed),
+            capacity,
+            reserve,
+            network_share: AtomicUsize::new(reserve),
+            next_step: AtomicUsize::new(0),
+        }
     }
 
     /// The port behind which `mac` is.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, _network: NetId, _mac: Mac) -> Option<PortId> {
-        todo!()
+    pub fn lookup(&self, network: NetId, mac: Mac) -> Option<PortId> {
+        self.table.get(key(network, mac)).map(|word| Record::unpack(word).port)
+    }
+
+    /// Hashes an address and asks for its line, for [`Self::lookup_probed`] soon after.
+    #[inline]
+    pub(crate) fn probe(&self, network: NetId, mac: Mac) -> Probe {
+        self.table.probe(key(network, mac))
+    }
+
+    /// [`Self::lookup`] of an address that was probed in this FDB.
+    #[inline]
+    pub(crate) fn lookup_probed(&self, probe: Probe) -> Option<PortId> {
+        self.table.get_probed(probe).map(|word| Record::unpack(word).port)
     }
 
     /// Learns that a frame of `network` with source `mac` came in by `port`. Limits come from the snapshot.
-    pub fn learn(&self, _snapshot: &Snapshot, _network: NetId, _mac: Mac, _port: PortId, _now: Instant) -> Learn {
-        todo!()
+    #[inline]
+    pub fn learn(&self, snapshot: &Snapshot, network: NetId, mac: Mac, port: PortId, now: Instant) -> Learn {
+        let now = Seconds::from(now);
+        if let Some(record) = self.table.get(key(network, mac)).map(Record::unpack) {
+            if record.is_static {
+                return Learn::Static;
+            }
+            if record.port == port && record.is_fresh(now) {
+                return Learn::Known;
+            }
+            if record.port != port && record.is_held(now) {
+                return Learn::Held;
+            }
+        }
+        self.write(snapshot, network, mac, port, now)
     }
 
-    /// Sets a static entry, in place of any other.
+    /// The part of [`Self::learn`] that writes: once a second for each address, and on news.
+    #[cold]
+    fn write(&self, snapshot: &Snapshot, network: NetId, mac: Mac, port: PortId, now: Seconds) -> Learn {
+        let Some(port_limits) = snapshot.port(port).filter(|_| mac.is_unicast()) else {
+            return Learn::Refused;
+        };
+        let mut outcome = Learn::Refused;
+        // A full table is refused, as any other limit.
+        let _ = self.table.upsert(key(network, mac), |word| {
+            let (learn, record) = match word.map(Record::unpack) {
+                None => self.admit(snapshot, Place { network, port }, port_limits, now),
+                Some(record) if record.is_static => (Learn::Static, Some(record)),
+                Some(record) if record.port == port => (Learn::Known, Some(record.refreshed(now))),
+                Some(record) => self.relocate(network, record, port, port_limits, now),
+            };
+            outcome = learn;
+            record.map(Record::pack)
+        });
+        outcome
+    }
+
+    /// A new address: counted and added, or refused.
+    fn admit(&self, snapshot: &Snapshot, place: Place, port: &Port, now: Seconds) -> (Learn, Option<Record>) {
+        let Some(network) = snapshot.network(place.network) else { return (Learn::Refused, None) };
+        let limits = Limits {
+            port: port.max_macs,
+            network: network.max_macs,
+            members: u32::try_from(network.members().len()).unwrap_or(u32::MAX),
+        };
+        let is_reserved = || (self.counts.network(place.network) as usize) < self.network_share.load(Relaxed);
+        if (self.table.len() < self.capacity || is_reserved()) && self.counts.add(place, limits) {
+            (Learn::Added, Some(Record::learnt(place.port, now)))
+        } else {
+            (Learn::Refused, None)
+        }
+    }
+
+    /// A known address at another port than before: moved, held, or refused.
+    fn relocate(
+        &self,
+        network: NetId,
+        record: Record,
+        to: PortId,
+        port: &Port,
+        now: Seconds,
+    ) -> (Learn, Option<Record>) {
+        let from = record.port;
+        match record.moved(to, now) {
+            Err(held) => (Learn::Held, Some(held)),
+            Ok(moved) if self.counts.shift(Place { network, port: from }, to, port.max_macs) => {
+                (Learn::Moved { from }, Some(moved))
+            }
+            Ok(_) => (Learn::Refused, Some(record)),
+        }
+    }
+
+    /// Sets a static entry, in place of any other. It takes no part in limits, save for the table's room.
     ///
     /// # Errors
     /// [`Full`] when no room could be made.
-    pub fn add_static(&self, _network: NetId, _mac: Mac, _port: PortId, _now: Instant) -> Result<(), Full> {
-        todo!()
+    pub fn add_static(&self, network: NetId, mac: Mac, port: PortId, now: Instant) -> Result<(), Full> {
+        let key = key(network, mac);
+        let mut outcome = Err(Full);
+        // Without a place in the table the outcome stays as it is.
+        let _ = self.table.upsert(key, |word| {
+            let old = word.map(Record::unpack);
+            if old.is_none() && self.table.len() >= self.capacity.saturating_add(self.reserve) {
+                return None;
+            }
+            if let Some(old) = old {
+                self.uncount(key, old);
+            }
+            outcome = Ok(());
+            Some(Record::fixed(port, now.into()).pack())
+        });
+        outcome
     }
 
     /// Takes one entry out, static or not; false when there was none.
-    pub fn remove(&self, _network: NetId, _mac: Mac) -> bool {
-        todo!()
+    pub fn remove(&self, network: NetId, mac: Mac) -> bool {
+        self.take(key(network, mac), |_| true)
     }
 
-    /// Takes out what `filter` names; returns how many.
-    pub fn flush(&self, _filter: Filter) -> usize {
-        todo!()
+    /// Takes out what `filter` names; returns how many. None that was there before the call is missed.
+    pub fn flush(&self, filter: Filter) -> usize {
+        let is_named = |key, record: Record| {
+            let place = place_of(key, record);
+            filter.network.is_none_or(|n| n == place.network)
+                && filter.port.is_none_or(|p| p == place.port)
+                && (filter.statics || !record.is_static)
+        };
+        let mut taken = 0;
+        self.table.scan_all(|key, word| {
+            if is_named(key, Record::unpack(word)) {
+                taken += usize::from(self.take(key, |record| is_named(key, record)));
+            }
+        });
+        taken
     }
 
     /// Looks at the next part of the table (bounded work), takes out entries older than their network's
-    /// ageing time, and evicts the oldest of the largest ports where a network is over its limit. To be
-    /// called about ten times a second; a whole round takes at most one second of calls.
-    pub fn age(&self, _snapshot: &Snapshot, _now: Instant) -> usize {
-        todo!()
+    /// ageing time and those whose port is gone or not of the network any more (static ones too), and evicts
+    /// the oldest of the largest ports where a network is over its limit. To be called about ten times a
+    /// second; ten calls are a whole round.
+    pub fn age(&self, snapshot: &Snapshot, now: Instant) -> usize {
+        self.age_step(snapshot, now)
     }
 
     /// A copy of every entry, in no order; what changes meanwhile may be missed.
-    pub fn entries(&self, _now: Instant) -> alloc::vec::Vec<Entry> {
-        todo!()
+    pub fn entries(&self, now: Instant) -> Vec<Entry> {
+        let now = Seconds::from(now);
+        let mut entries = Vec::with_capacity(self.len());
+        self.table.scan_all(|key, word| {
+            entries.push(entry(key, Record::unpack(word), now));
+        });
+        entries
+    }
+
+    /// The entry of one address.
+    #[must_use]
+    pub fn get(&self, network: NetId, mac: Mac, now: Instant) -> Option<Entry> {
+        let key = key(network, mac);
+        self.table.get(key).map(|word| entry(key, Record::unpack(word), now.into()))
     }
 
     /// Entries now.
     #[must_use]
     pub fn len(&self) -> usize {
-        todo!()
+        self.table.len()
     }
 
     /// No entry.
@@ -123,9 +299,62 @@ impl Fdb {
         self.len() == 0
     }
 
-    /// Entries it has room for.
+    /// Entries it has room for, not counting the reserve of networks with few.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        todo!()
+        self.capacity
+    }
+
+    /// Takes out the entry of `key` if it is (still) to go; says whether it did.
+    fn take(&self, key: u64, is_to_go: impl FnOnce(Record) -> bool) -> bool {
+        let mut is_taken = false;
+        self.table.update(key, |word| {
+            let record = Record::unpack(word);
+            is_taken = is_to_go(record);
+            if is_taken {
+                self.uncount(key, record);
+            }
+            (!is_taken).then_some(word)
+        });
+        is_taken
+    }
+
+    /// An entry is no longer learnt.
+    fn uncount(&self, key: u64, record: Record) {
+        if !record.is_static {
+            self.counts.remove(place_of(key, record));
+        }
+    }
+}
+
+impl fmt::Debug for Fdb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fdb")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The network in the upper 16 bits, the address in the lower 48.
+#[inline]
+fn key(network: NetId, mac: Mac) -> u64 {
+    u64::from(network.0) << 48 | mac.to_u64()
+}
+
+/// Where an entry is.
+fn place_of(key: u64, record: Record) -> Place {
+    Place { network: NetId((key >> 48) as u16), port: record.port }
+}
+
+/// What control sees of a record.
+fn entry(key: u64, record: Record, now: Seconds) -> Entry {
+    Entry {
+        network: place_of(key, record).network,
+        mac: Mac::from_u64(key),
+        port: record.port,
+        is_static: record.is_static,
+        is_held: record.is_held(now),
+        idle: record.idle(now),
     }
 }
