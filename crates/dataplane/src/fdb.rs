@@ -17,6 +17,8 @@ mod record;
 
 #[cfg(test)]
 mod loom;
+#[cfg(test)]
+mod testing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
