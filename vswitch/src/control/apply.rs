@@ -9,7 +9,7 @@ use vswitch_api::response::{Changes, ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port};
 use vswitch_dataplane::fdb::Filter;
 use vswitch_dataplane::{NetId, PortId};
-use vswitch_io::Opened;
+use vswitch_io::{Opened, tap};
 
 use super::device::NotOpened;
 use super::edit::{self, refuse};
@@ -125,8 +125,7 @@ impl Control {
         let Some(old) = self.desired.port.iter().find(|p| p.name == next.name) else { return false };
         let is_attached =
             matches!(self.ports.get(&next.name).map(|r| &r.state), Some(PortState::Attached(_)));
-        let tap_mtu = |p: &Port| p.mtu.filter(|_| p.kind == topology::Kind::Tap);
-        is_attached && (old.kind, old.netdev(), tap_mtu(old)) == (next.kind, next.netdev(), tap_mtu(next))
+        is_attached && (old.kind, old.netdev()) == (next.kind, next.netdev())
     }
 
     /// What a port that keeps its device wants of it now.
@@ -205,6 +204,25 @@ impl Control {
         self.forget(&gone, &old);
         self.serve(queues).await;
         self.set_static_entries(&old);
+        self.set_tap_mtus(&old);
+    }
+
+    /// A tap's netdev is the switch's, so it gets the MTU that the port is given. One that is in another namespace is
+    /// its owner's to change; the port keeps to its own MTU either way.
+    fn set_tap_mtus(&self, old: &Topology) {
+        for port in self.desired.port.iter().filter(|p| p.kind == topology::Kind::Tap) {
+            let Some(mtu) = port.mtu else { continue };
+            let is_new = old.port.iter().any(|before| before.name == port.name && before.mtu != port.mtu);
+            let Some(PortState::Attached(device)) = self.ports.get(&port.name).map(|r| &r.state) else {
+                continue;
+            };
+            if is_new
+                && !device.elsewhere
+                && let Err(error) = tap::set_mtu(&device.netdev, mtu)
+            {
+                tracing::warn!(port = port.name, mtu, %error, "cannot set the tap's MTU");
+            }
+        }
     }
 
     /// Detaches ports that `next` has not; they stay in the snapshot until the next one is published.
