@@ -122,8 +122,10 @@ impl Host {
     /// Checksums of IP, TCP, UDP and ICMP that were found wrong here (proc(5), `/proc/net/snmp` and `snmp6`).
     #[track_caller]
     pub fn checksum_errors(&self) -> u64 {
-        let read = || ["snmp", "snmp6"].map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")));
-        let [v4, v6] = self.namespace.enter(read).expect("the host's namespace").map(|text| text.expect("counters"));
+        let read =
+            || ["snmp", "snmp6"].map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")));
+        let [v4, v6] =
+            self.namespace.enter(read).expect("the host's namespace").map(|text| text.expect("counters"));
         let lines: Vec<&str> = v4.lines().collect();
         let pairs = lines.chunks_exact(2).flat_map(|pair| pair[0].split(' ').zip(pair[1].split(' ')));
         let v6 = v6.lines().filter_map(|line| line.split_once(char::is_whitespace));

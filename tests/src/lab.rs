@@ -7,7 +7,6 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use vswitch_api::response::LinkState;
-use vswitch_api::topology::Kind;
 use vswitch_api::{Topology, topology};
 use vswitch_netns::Veth;
 
@@ -20,6 +19,8 @@ pub struct Scenario<'a> {
     topology: &'a str,
     plugged: bool,
     queues: u32,
+    /// Port, and addresses in its tap.
+    taps: Vec<(&'a str, Vec<String>)>,
 }
 
 /// Runs `body` with the switch and the hosts of `topology`, all ports up.
@@ -38,7 +39,7 @@ impl<'a> Scenario<'a> {
     /// Of this topology file's text.
     #[must_use]
     pub fn new(topology: &'a str) -> Self {
-        Self { topology, plugged: true, queues: 1 }
+        Self { topology, plugged: true, queues: 1, taps: Vec::new() }
     }
 
     /// Hosts are there, and their veths are not.
@@ -51,6 +52,13 @@ impl<'a> Scenario<'a> {
     #[must_use]
     pub fn queues(self, queues: u32) -> Self {
         Self { queues, ..self }
+    }
+
+    /// A host whose link is the tap of a port, and of the port's name. (A `[[host]]` has a veth always.)
+    #[must_use]
+    pub fn tap_host(mut self, port: &'a str, addresses: impl IntoIterator<Item = String>) -> Self {
+        self.taps.push((port, addresses.into_iter().collect()));
+        self
     }
 
     /// Runs `body`, then holds what must hold at the end.
@@ -84,11 +92,15 @@ impl<'a> Scenario<'a> {
             let addresses = host.address.iter().map(ToString::to_string);
             let made = Host::new(&switch.namespace, &host.name, number, port.netdev(), options)
                 .with_addresses(addresses);
-            let is_tap = port.kind == Kind::Tap;
-            if self.plugged && !is_tap {
+            if self.plugged {
                 made.plug();
             }
-            hosts.insert(host.name.clone(), LabHost { host: made, port: port.name.clone(), is_tap });
+            hosts.insert(host.name.clone(), LabHost { host: made, port: port.name.clone(), is_tap: false });
+        }
+        for (number, (port, addresses)) in (0x100..).zip(&self.taps) {
+            let host = Host::new(&switch.namespace, port, number, port, Veth::default());
+            let host = host.with_addresses(addresses.iter().cloned());
+            hosts.insert((*port).to_owned(), LabHost { host, port: (*port).to_owned(), is_tap: true });
         }
         hosts
     }

@@ -87,7 +87,13 @@ fn a_netdev_that_is_replaced_at_once_is_attached() {
 
 #[test]
 fn a_tap_that_is_deleted_is_made_again() {
-    scenario(&two("tap"), |lab| {
+    let taps = two("tap").lines().take_while(|line| !line.starts_with("host")).collect::<Vec<_>>().join("\n");
+    let scenario = Scenario::new(&taps);
+    let scenario = TO
+        .iter()
+        .zip(["10.0.0.1/24", "10.0.0.2/24"])
+        .fold(scenario, |scenario, ((name, _), address)| scenario.tap_host(name, [address.to_owned()]));
+    scenario.run(|lab| {
         let load = load(lab);
         assert_connected(lab);
         let mac = lab.host("b").mac;
@@ -169,23 +175,26 @@ fn queues_of_a_veth_are_followed() {
         Scenario::new(&two(kind)).queues(4).run(|lab| {
             let is_xdp = kind == "xdp";
             assert_eq!(lab.switch.port("b").queues, if is_xdp { 4 } else { 1 });
+            // The near end first: XDP needs as many receive queues as the other end has transmit queues.
+            let set_queues = |count| {
+                let channels = |link| ["-L", link, "rx", count, "tx", count];
+                // No queue is taken away that an AF_XDP socket is bound to, and the kernel ends sockets later than
+                // close(2) does.
+                wait_until("the kernel sets the queues", SOON, || {
+                    lab.switch.namespace.run("ethtool", channels("b")).is_ok()
+                });
+                lab.host("b").run("ethtool", channels("eth0"));
+            };
+            lab.switch.change(&["port", "del", "b"]);
+            set_queues("1");
+            lab.switch.change(&["port", "add", "b", "--kind", kind, "--access", "lan"]);
+            lab.wait_up(["b"]);
             let load = load(lab);
-            for queues in ["2", "1", "4"] {
-                let channels = |link| ["-L", link, "rx", queues, "tx", queues];
-                // XDP needs as many receive queues as the other end has transmit queues, so that one goes first
-                // downwards, and last upwards.
-                let far = || drop(lab.host("b").run("ethtool", channels("eth0")));
-                let near = || drop(lab.switch.namespace.run("ethtool", channels("b")).expect("ethtool -L"));
-                if queues == "4" {
-                    near();
-                    far();
-                } else {
-                    far();
-                    near();
-                }
+            for count in ["2", "4"] {
+                set_queues(count);
                 if is_xdp {
                     wait_until("every queue is served", SOON, || {
-                        lab.switch.port("b").queues.to_string() == queues
+                        lab.switch.port("b").queues.to_string() == count
                     });
                     lab.wait_up(["b"]);
                 }

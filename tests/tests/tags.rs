@@ -3,14 +3,24 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // set-up of tests
 
-use vswitch_tests::{Frame, scenario};
+use vswitch_tests::{Frame, Lab, Scenario, scenario};
 use vswitch_wire::Mac;
 
 /// The kinds that have a netdev with out-of-band tags at the other end.
 const KINDS: [&str; 3] = ["xdp", "packet", "tap"];
 
-/// `edge` is the port in question; untagged frames of it would be in `red`.
+/// Runs `body` for each kind. `edge` is the port in question; untagged frames of it would be in `red`.
+fn for_each_kind(membership: &str, body: impl Fn(&str, &Lab)) {
+    for kind in KINDS {
+        let topology = topology(kind, membership);
+        let scenario = Scenario::new(&topology);
+        let scenario = if kind == "tap" { scenario.tap_host("edge", []) } else { scenario };
+        scenario.run(|lab| body(kind, lab));
+    }
+}
+
 fn topology(kind: &str, membership: &str) -> String {
+    let host = if kind == "tap" { "" } else { "{ name = \"edge\", port = \"edge\" }, " };
     format!(
         r#"
 network = [{{ name = "red", vlan = 10 }}, {{ name = "blue", vlan = 20 }}]
@@ -19,52 +29,48 @@ port = [
     {{ name = "red", access = "red" }},
     {{ name = "blue", access = "blue" }},
 ]
-host = [{{ name = "edge", port = "edge" }}, {{ name = "red", port = "red" }}, {{ name = "blue", port = "blue" }}]
+host = [{host}{{ name = "red", port = "red" }}, {{ name = "blue", port = "blue" }}]
 "#
     )
 }
 
 #[test]
 fn a_tag_beside_the_frame_leads_into_its_network() {
-    for kind in KINDS {
-        scenario(&topology(kind, r#"trunk = ["red", "blue"], native = "red""#), |lab| {
-            let [edge, red, blue] = lab.raw(["edge", "red", "blue"]);
-            let [at_edge, at_blue] = ["edge", "blue"].map(|name| lab.host(name).mac);
-            let tagged = lab.host("edge").namespace.tag_link("eth0", 20).expect("a tagged link");
-            let secret = Frame::new(Mac::BROADCAST, at_edge, "for blue only");
-            edge.send(&secret);
-            assert_eq!(blue.until(&secret), [], "{kind}");
-            let answer = Frame::new(at_edge, at_blue, "from blue");
-            blue.send(&answer);
-            assert_eq!(edge.until(&answer.tagged(20)), [], "{kind}");
+    for_each_kind(r#"trunk = ["red", "blue"], native = "red""#, |kind, lab| {
+        let [edge, red, blue] = lab.raw(["edge", "red", "blue"]);
+        let [at_edge, at_blue] = ["edge", "blue"].map(|name| lab.host(name).mac);
+        let tagged = lab.host("edge").namespace.tag_link("eth0", 20).expect("a tagged link");
+        let secret = Frame::new(Mac::BROADCAST, at_edge, "for blue only");
+        edge.send(&secret);
+        assert_eq!(blue.until(&secret), [], "{kind}");
+        let answer = Frame::new(at_edge, at_blue, "from blue");
+        blue.send(&answer);
+        assert_eq!(edge.until(&answer.tagged(20)), [], "{kind}");
 
-            drop(tagged);
-            let open = Frame::new(Mac::BROADCAST, at_edge, "for red only");
-            edge.send(&open);
-            assert_eq!(red.until(&open), [], "{kind}: the frame for blue was seen in red");
-            assert_eq!(blue.drain(), [], "{kind}");
-        });
-    }
+        drop(tagged);
+        let open = Frame::new(Mac::BROADCAST, at_edge, "for red only");
+        edge.send(&open);
+        assert_eq!(red.until(&open), [], "{kind}: the frame for blue was seen in red");
+        assert_eq!(blue.drain(), [], "{kind}");
+    });
 }
 
 #[test]
 fn a_tag_beside_the_frame_is_no_way_into_an_access_port() {
-    for kind in KINDS {
-        scenario(&topology(kind, r#"access = "red""#), |lab| {
-            let [edge, red, blue] = lab.raw(["edge", "red", "blue"]);
-            let at_edge = lab.host("edge").mac;
-            // Of another network, and of the port's own: it is tagged either way.
-            for vid in [20, 10] {
-                let _tagged = lab.host("edge").namespace.tag_link("eth0", vid).expect("a tagged link");
-                edge.send(&Frame::new(Mac::BROADCAST, at_edge, "tagged"));
-            }
-            let last = Frame::new(Mac::BROADCAST, at_edge, "untagged");
-            edge.send(&last);
-            assert_eq!(red.until(&last), [], "{kind}: a tagged frame was taken for an untagged one");
-            assert_eq!(blue.drain(), [], "{kind}");
-            assert_eq!(lab.switch.drops("edge", "tagged_on_access"), 2, "{kind}");
-        });
-    }
+    for_each_kind(r#"access = "red""#, |kind, lab| {
+        let [edge, red, blue] = lab.raw(["edge", "red", "blue"]);
+        let at_edge = lab.host("edge").mac;
+        // Of another network, and of the port's own: it is tagged either way.
+        for vid in [20, 10] {
+            let _tagged = lab.host("edge").namespace.tag_link("eth0", vid).expect("a tagged link");
+            edge.send(&Frame::new(Mac::BROADCAST, at_edge, "tagged"));
+        }
+        let last = Frame::new(Mac::BROADCAST, at_edge, "untagged");
+        edge.send(&last);
+        assert_eq!(red.until(&last), [], "{kind}: a tagged frame was taken for an untagged one");
+        assert_eq!(blue.drain(), [], "{kind}");
+        assert_eq!(lab.switch.drops("edge", "tagged_on_access"), 2, "{kind}");
+    });
 }
 
 /// A bridge passes on what the devices below it took out of the frame, and no XDP program can ask it for that.
