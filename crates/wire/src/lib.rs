@@ -43,7 +43,7 @@ pub use checksum::complete;
 pub use frame::{FrameBuf, FrameMeta, NoHeadroom};
 pub use malformed::Malformed;
 pub use offload::{BadOffload, Caps, Csum, Gso, GsoKind, Offload};
-pub use recognise::recognise;
+pub use recognise::{recognise, recognise_gso};
 pub use segment::{BadSegmentation, Segmenter, is_tunnelled, l4_header_end};
 pub use time::Instant;
 pub use vlan::{InvalidVid, Tag, Vid};

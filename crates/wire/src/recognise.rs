@@ -15,8 +15,8 @@
 //! Were it left at one of them, a flow whose outer checksum looks so (it is the same in each frame of a flow
 //! and a length) would be lost for ever.
 
-use crate::classify::{Layers, classify, protocol};
-use crate::{Csum, complete, sctp, tcp, tunnel, udp};
+use crate::classify::{IpVersion, Layers, classify, protocol};
+use crate::{Csum, Gso, GsoKind, complete, sctp, tcp, tunnel, udp};
 
 /// The unfinished checksum of a frame that came without metadata, if it has one.
 ///
@@ -27,6 +27,33 @@ pub fn recognise(bytes: &mut [u8]) -> Option<Csum> {
     let layers = classify(bytes).ok()?;
     let outer = unfinished(bytes, &layers);
     if is_plain(bytes, &layers) { outer } else { tunnelled(bytes, &layers, outer) }
+}
+
+/// How a frame without metadata is to be cut: one of TCP that is longer than its sender's `mtu`, in bytes. `csum`
+/// is what [`recognise`] found in it.
+///
+/// The bytes do not tell the size of the segments, so they are as large as the MTU allows. (Its sender may have
+/// asked for smaller ones, for a path with a smaller MTU; only metadata could tell.) UDP has no such answer, since
+/// the size of its datagrams means something to the receiver.
+#[must_use]
+pub fn recognise_gso(bytes: &[u8], csum: Csum, mtu: usize) -> Option<Gso> {
+    let outer = classify(bytes).ok()?;
+    if bytes.len() <= outer.l3 + mtu {
+        return None;
+    }
+    let is_here = |layers: &Layers| layers.l4 == usize::from(csum.start);
+    let layers = if is_here(&outer) { outer } else { tunnel::inner(bytes, &outer).ok().filter(is_here)? };
+    if layers.protocol != protocol::TCP {
+        return None;
+    }
+    let kind = match layers.version {
+        IpVersion::V4 => GsoKind::Tcp4,
+        IpVersion::V6 => GsoKind::Tcp6,
+    };
+    let header = tcp::Header::new_checked(bytes.get(layers.l4..)?).ok()?;
+    let headers = layers.l4 + header.header_len() - outer.l3;
+    let size = u16::try_from(mtu.checked_sub(headers)?).ok().filter(|size| *size != 0)?;
+    Some(Gso { kind, size, ecn: header.flags() & tcp::CWR != 0 })
 }
 
 /// TCP, or UDP that is no tunnel: nearly every frame.
@@ -320,6 +347,49 @@ mod tests {
             prop_assert_eq!(frame.len(), before.len());
             // Nothing before the L4 header is ever written.
             prop_assert_eq!(frame.get(..34), before.get(..34));
+        }
+    }
+
+    #[test]
+    fn only_tcp_beyond_the_mtu_is_to_be_cut() {
+        const MTU: usize = 1500;
+        let gso = |frame: &FrameBuilder| {
+            let frame = frame.unfinished();
+            recognise_gso(frame.bytes(), frame.meta().offload.csum.unwrap(), MTU)
+        };
+        let tcp = |ip: FrameBuilder, payload| ip.tcp(1, 2, tcp::CWR).payload(&[7; 60000][..payload]);
+        let of = |kind, size| Some(Gso { kind, size, ecn: true });
+        for tag in [None, Some(Tag::dot1q(10))] {
+            let with_tag = |ip: FrameBuilder| tag.iter().fold(ip, |ip, tag| ip.tag(*tag));
+            let (v4, v6) = (|| with_tag(v4()), || with_tag(v6()));
+            assert_eq!(gso(&tcp(v4(), 1460)), None, "just as large as it may be");
+            assert_eq!(gso(&tcp(v4(), 1461)), of(GsoKind::Tcp4, 1460));
+            assert_eq!(gso(&tcp(v6(), 1440)), None);
+            assert_eq!(gso(&tcp(v6(), 60000)), of(GsoKind::Tcp6, 1440));
+            assert_eq!(gso(&v4().udp(1, 2).payload(&[7; 3000])), None, "datagrams have a meaning");
+        }
+    }
+
+    #[test]
+    fn tcp_in_a_tunnel_is_cut_so_that_the_outside_fits() {
+        let inner = v6().tcp(1, 2, 0).payload(&[7; 3000]).unfinished();
+        let outer = v4().udp(50000, tunnel::VXLAN).payload(&vxlan(inner.bytes())).bytes();
+        let before = outer.len() - inner.bytes().len();
+        let csum = inner.meta().offload.csum.unwrap();
+        let csum = Csum { start: csum.start + before as u16, ..csum };
+        let gso = recognise_gso(&outer, csum, 1500).unwrap();
+        assert_eq!((gso.kind, gso.size), (GsoKind::Tcp6, 1500 - 20 - 8 - 8 - 14 - 40 - 20));
+        assert_eq!(
+            recognise_gso(&outer, Csum { start: 40, offset: 16 }, 1500),
+            None,
+            "no header begins there"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_gso_or_not(bytes: Vec<u8>, start: u16, mtu in 0_usize..70000) {
+            let _ = recognise_gso(&bytes, Csum { start, offset: 16 }, mtu);
         }
     }
 }

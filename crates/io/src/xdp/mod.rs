@@ -14,8 +14,9 @@
 //! * *Unfinished checksums.* On veth and tap the sender may leave them to a device that is not there. They are
 //!   recognised by their value.
 //! * *GSO.* There is none: the kernel turns it off at a veth's other end when the program is attached. A tap's
-//!   guest is not told; its large frames arrive as chains of buffers without their segment size and are good
-//!   only for ports of their MTU. Such a guest is better served by the `packet` kind.
+//!   guest is not told; its large frames arrive as chains of buffers without their segment size. Those of TCP
+//!   are taken for segments of the device's MTU, those of UDP are too big for anyone. Such a guest is better served by
+//!   the `packet` kind.
 //!
 //! Threads: queues belong to workers; opening and dropping the guard to control. Both may block, for a fifth of a
 //! second at worst.
@@ -303,9 +304,10 @@ impl Port<'_> {
             (Mode::Generic, Some(e)) => ("generic", format!("the driver refused native XDP: {e}")),
             (Mode::Generic, None) => ("generic", "generic XDP was asked for".to_owned()),
         };
+        let is_tun = self.device.family == Family::Tun;
         let no_gso = match self.device.family {
             Family::Tun => {
-                "; a guest that sends large segments (vnet_hdr on, TSO) is better served by the kind packet"
+                "; large segments of a guest (vnet_hdr on, TSO) are cut at the MTU, the kind packet keeps them whole"
             }
             _ => "",
         };
@@ -319,7 +321,7 @@ impl Port<'_> {
             mode: format!("{mode_word}, {}", if is_zerocopy { "zero-copy" } else { "copy" }),
             rx_queues: bound.sockets.len() as u32,
             caps: Caps::NONE,
-            rx_caps: Caps { csum: self.has_unfinished(), ..Caps::NONE },
+            rx_caps: Caps { csum: self.has_unfinished(), tso4: is_tun, tso6: is_tun, uso: false },
             mtu_limit: (buffers - L2_HEADER).min(MAX_MTU) as u32,
             mtu: self.device.mtu,
             vlan: Ok(()), // or it is not opened
@@ -329,8 +331,11 @@ impl Port<'_> {
 
     /// Parts each socket into its halves.
     fn halves(&self, bound: Bound) -> Halves {
-        let looks =
-            Looks { tag_before: self.device.family == Family::Veth, unfinished: self.has_unfinished() };
+        let looks = Looks {
+            tag_before: self.device.family == Family::Veth,
+            unfinished: self.has_unfinished(),
+            segments_beyond: (self.device.family == Family::Tun).then_some(self.device.mtu as usize),
+        };
         let mut cache = self.pool.cache();
         let mut halves = Halves { sockets: Vec::new(), rx: Vec::new(), senders: Vec::new() };
         for (socket, Rings { rx, fill, tx, completion }) in bound.sockets {

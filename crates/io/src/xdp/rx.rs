@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use libc::xdp_desc;
-use vswitch_wire::{FrameBuf, recognise};
+use vswitch_wire::{FrameBuf, ethernet, recognise, recognise_gso};
 
 use super::program::{TAG_META, tag_before};
 use super::ring::{Fill, Rx};
@@ -25,6 +25,8 @@ pub(super) struct Looks {
     pub(super) tag_before: bool,
     /// L4 checksums may be unfinished: the sender is this host's own stack, or a guest's.
     pub(super) unfinished: bool,
+    /// The MTU of a sender that leaves segmentation to the device, and does not say so: a tap's guest.
+    pub(super) segments_beyond: Option<usize>,
 }
 
 /// One rx queue, owned by one worker.
@@ -139,6 +141,12 @@ impl XdpRx {
         let mut frame = self.chain.add(pool, frame, desc.options & libc::XDP_PKT_CONTD == 0)?;
         if self.looks.unfinished {
             frame.meta_mut().offload.csum = recognise(frame.bytes_mut());
+        }
+        if let Some(mtu) = self.looks.segments_beyond
+            && frame.bytes().len() > mtu + ethernet::HEADER_LEN
+            && let Some(csum) = frame.meta().offload.csum
+        {
+            frame.meta_mut().offload.gso = recognise_gso(frame.bytes(), csum, mtu);
         }
         Some(frame)
     }
