@@ -25,7 +25,12 @@ const UDP_SIZES: [usize; 8] = [0, 1, 17, 18, 1000, 1452, 1473, 9000];
 
 /// Runs `body` with all ports on one network, a host on each; `membership` is their part in the network.
 fn run(membership: &str, body: impl FnOnce(&mut Lab)) {
-    let mut text = "[[network]]\nname = \"lan\"\nvlan = 10\n".to_owned();
+    run_with("", 1, membership, body);
+}
+
+/// As [`run`], with these lines before all others, and so many queues for each netdev that has some before the switch.
+fn run_with(head: &str, queues: u32, membership: &str, body: impl FnOnce(&mut Lab)) {
+    let mut text = format!("{head}\n[[network]]\nname = \"lan\"\nvlan = 10\n");
     for (name, kind) in PORTS {
         write!(text, "[[port]]\nname = \"{name}\"\nkind = \"{kind}\"\n{membership}\n").expect(WRITTEN);
     }
@@ -38,7 +43,7 @@ fn run(membership: &str, body: impl FnOnce(&mut Lab)) {
         .expect(WRITTEN);
     }
     let taps = PORTS.iter().filter(|(_, kind)| *kind == "tap");
-    let scenario = taps.fold(Scenario::new(&text), |scenario, (name, _)| {
+    let scenario = taps.fold(Scenario::new(&text).queues(queues), |scenario, (name, _)| {
         let [v4, v6] = addresses(name);
         scenario.tap_host(name, [format!("{v4}/24"), format!("{v6}/64")])
     });
@@ -77,6 +82,15 @@ fn transfer_between_all(lab: &Lab) {
 #[test]
 fn tcp_and_udp_between_every_pair_of_kinds() {
     run("access = \"lan\"", |lab| transfer_between_all(lab));
+}
+
+/// Each worker has its own way out of every port, and frames of one flow may come in by any queue.
+#[test]
+fn two_workers_carry_tcp_and_udp_between_every_pair_of_kinds() {
+    run_with("[switch]\ncpus = [0, 1]", 2, "access = \"lan\"", |lab| {
+        assert_eq!(lab.switch.status().workers.len(), 2);
+        transfer_between_all(lab);
+    });
 }
 
 #[test]
