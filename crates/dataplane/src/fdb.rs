@@ -135,14 +135,6 @@ impl Fdb {
         self.table.get(key(network, mac)).map(|word| Record::unpack(word).port)
     }
 
-    /// Brings what [`Self::lookup`] and [`Self::learn`] read first into the cache, without waiting for it. For a
-    /// whole batch before the first lookup, it pays once the entries in use outgrow the cache: with a
-    /// million a lookup among other work then takes a third of the time.
-    #[inline]
-    pub fn touch(&self, network: NetId, mac: Mac) {
-        self.table.touch(key(network, mac));
-    }
-
     /// Learns that a frame of `network` with source `mac` came in by `port`. Limits come from the snapshot.
     #[inline]
     pub fn learn(&self, snapshot: &Snapshot, network: NetId, mac: Mac, port: PortId, now: Instant) -> Learn {

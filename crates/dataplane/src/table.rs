@@ -131,12 +131,6 @@ impl Table {
         }
     }
 
-    /// Brings the first bucket of `key` into the cache: a load that nothing waits for.
-    #[inline]
-    pub(crate) fn touch(&self, key: u64) {
-        core::hint::black_box(self.buckets[self.candidates(key).0].version.load(Relaxed));
-    }
-
     /// Gives `key` the value that `change` makes of its present one, or takes it out for `None`.
     /// `change` runs once with the key locked (keep it short, and let it touch no key of this table), or,
     /// when the key is absent and finds no place, not at all.
