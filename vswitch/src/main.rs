@@ -1,3 +1,184 @@
-//! vswitch
+//! The daemon: threads, the one clock, control and wiring. No forwarding logic.
 
-fn main() {}
+mod clock;
+mod control;
+mod http;
+mod netlink;
+mod worker;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use vswitch_api::{Topology, paths, topology};
+use vswitch_io::{Pool, PoolConfig};
+
+use control::{Control, Options, Remote};
+use http::socket::Socket;
+
+/// 32 MiB of wire frames: what 200 ports keep in rings and flight. Each AF_XDP socket costs the kernel
+/// 128 bytes for each of them.
+const FRAMES: PoolConfig = PoolConfig { wire: 8192, large: 512 };
+
+/// A userspace virtual switch.
+#[derive(Parser, Debug)]
+#[command(name = "vswitch", version)]
+struct Args {
+    /// The topology to start with; SIGHUP applies it again.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the API listens.
+    #[arg(long, value_name = "PATH", env = paths::SOCKET_ENV, default_value = paths::SOCKET)]
+    socket: PathBuf,
+    /// What is logged: error, warn, info, debug or trace, or a filter as in `info,vswitch::control=debug`.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+    /// Checks a topology file and touches nothing.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    check: Option<PathBuf>,
+    /// Prints the description of the API (OpenAPI) and ends.
+    #[arg(long, exclusive = true)]
+    openapi: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.openapi {
+        return print_openapi();
+    }
+    if let Some(file) = &args.check {
+        return match load(file) {
+            Ok(_) => {
+                println!("{}: ok", file.display());
+                ExitCode::SUCCESS
+            }
+            Err(failed) => failed,
+        };
+    }
+    let topology = match args.config.as_deref().map(load).transpose() {
+        Ok(topology) => topology.unwrap_or_default(),
+        Err(failed) => return failed,
+    };
+    let filter = match EnvFilter::builder().parse(&args.log) {
+        Ok(filter) => filter,
+        Err(error) => return fail(2, &format!("--log {}: {error}", args.log)),
+    };
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    match run(&args, topology) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(1, &message),
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("vswitch: {message}");
+    ExitCode::from(code)
+}
+
+fn print_openapi() -> ExitCode {
+    use utoipa::OpenApi;
+    match http::Description::openapi().to_pretty_json() {
+        Ok(json) => {
+            println!("{json}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(1, &error.to_string()),
+    }
+}
+
+/// Reads and checks a topology file; on a mistake says where, what, and how to mend it.
+fn load(file: &Path) -> Result<Topology, ExitCode> {
+    let text = std::fs::read_to_string(file).map_err(|e| fail(2, &format!("{}: {e}", file.display())))?;
+    topology::load(&text, &file.display().to_string()).map_err(|problems| {
+        for problem in &problems {
+            eprintln!("{problem}");
+        }
+        ExitCode::from(2)
+    })
+}
+
+fn run(args: &Args, topology: Topology) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the control thread could not be set up: {e}"))?;
+    runtime.block_on(serve(args, topology))
+}
+
+async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
+    let socket = Socket::bind(&args.socket).map_err(|e| format!("{}: {e}", args.socket.display()))?;
+    let pool = Pool::new(FRAMES).map_err(|e| format!("no memory for frames: {e}"))?;
+    let cpus = match topology.switch.cpus.as_slice() {
+        [] => vec![None],
+        cpus => cpus.iter().map(|&c| Some(c as usize)).collect(),
+    };
+    let polling = match topology.switch.polling {
+        topology::Polling::Adaptive => worker::Polling::Adaptive,
+        topology::Polling::Busy => worker::Polling::Busy,
+    };
+    let mut control = Control::start(cpus, polling, pool).await.map_err(|e| format!("cannot start: {e}"))?;
+    control.apply(topology, Options::default()).await.map_err(|refusal| refusal.message)?;
+    let (remote, jobs) = Control::remote();
+    let server = axum::serve(socket, http::router(remote.clone())).into_future();
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the API has ended");
+        }
+    });
+    let end = until_told_to_end().map_err(|e| format!("signals: {e}"))?;
+    if let Some(file) = args.config.clone() {
+        tokio::spawn(reload_on_hangup(file, remote));
+    }
+    tracing::info!(socket = %args.socket.display(), "ready");
+    control.run(jobs, end).await;
+    let _ = std::fs::remove_file(&args.socket);
+    Ok(())
+}
+
+/// SIGTERM or SIGINT.
+fn until_told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to end");
+    })
+}
+
+/// SIGHUP applies the file again; a file with mistakes changes nothing.
+async fn reload_on_hangup(file: PathBuf, control: Remote) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        let Ok(topology) = load(&file) else { continue };
+        let applied = control
+            .ask(move |c| Box::pin(async move { c.apply(topology, Options::default()).await }))
+            .await
+            .and_then(|result| result);
+        match applied {
+            Ok(changes) => {
+                tracing::info!(file = %file.display(), changes = changes.changes.len(), "applied again");
+            }
+            Err(refusal) => tracing::error!(file = %file.display(), reason = refusal.message, "not applied"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::OpenApi;
+
+    /// `vswitch --openapi > docs/openapi.json` writes it anew.
+    #[test]
+    fn the_described_api_is_the_one_that_is_served() {
+        let described = include_str!("../../docs/openapi.json");
+        let served = super::http::Description::openapi().to_pretty_json().unwrap();
+        assert!(described.trim_end() == served.trim_end(), "docs/openapi.json is out of date");
+    }
+}

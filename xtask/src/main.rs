@@ -1,3 +1,60 @@
-//! xtask
+//! The project's commands: `cargo xtask demo`, `cargo xtask test`.
+//!
+//! Each installs what it lacks and says so, shows progress, and prints the commands that it runs.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod demo;
+mod packages;
+mod sandbox;
+mod shell;
+mod test;
+
+/// Why a command was not done, in words for the user.
+type Error = Box<dyn std::error::Error>;
+type Result<T> = std::result::Result<T, Error>;
+
+/// Commands for those who work on vswitch or want to see it.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring up a switch with a lab of hosts, prove what it does, and leave it to you until Ctrl-C
+    Demo {
+        /// End after the proofs; the exit code is 0 only if all of them hold
+        #[arg(long)]
+        exit: bool,
+    },
+    /// Run every test, those that need root included
+    Test {
+        /// Only tests with this in their name
+        filter: Option<String>,
+    },
+    /// What `test` runs inside its sandbox
+    #[command(hide = true)]
+    TestInSandbox { filter: Option<String> },
+}
+
+// One thread: what a command starts is tied to the thread that started it (see vswitch_netns::Process).
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo { exit } => demo::run(exit).await,
+        Command::Test { filter } => test::run(filter.as_deref()).await,
+        Command::TestInSandbox { filter } => test::run_in_sandbox(filter.as_deref()).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\n{} {error}", shell::red("FAILED:"));
+            ExitCode::FAILURE
+        }
+    }
+}

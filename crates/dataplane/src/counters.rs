@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::Reason;
+use crate::vector::Slot;
+use crate::{NetId, Reason, Snapshot, Verdict};
 
 /// A counter with a single writer. Readers may see it late, never torn.
 #[derive(Debug, Default)]
@@ -44,6 +45,8 @@ pub struct PortCounters {
     pub originated: Counter,
     /// Frames that the switch itself took, that came in by this port.
     pub consumed: Counter,
+    /// Frames that the kernel dropped before the switch saw them (not part of the sum).
+    pub rx_missed: Counter,
     /// Frames from this port that were flooded.
     pub flooded: Counter,
     /// Source MACs that were not learnt because a limit was reached.
@@ -71,4 +74,56 @@ pub struct NetworkCounters {
     pub bytes: Counter,
     /// Frames of them that were flooded.
     pub flooded: Counter,
+}
+
+/// Counts what became of one batch: reception, drops and floods at its port, and what its networks admitted.
+pub(crate) fn account(snapshot: &Snapshot, worker: usize, port: &PortCounters, slots: &[Slot]) {
+    let count = |network: Option<NetId>, run: &Tally| {
+        if let Some(counters) = network.and_then(|id| snapshot.network(id)?.counters.get(worker)) {
+            run.add_to(&counters.packets, &counters.bytes, &counters.flooded);
+        }
+    };
+    let mut all = Tally::default();
+    // Neighbours mostly share a network: one addition for each run of them.
+    let mut run = Tally::default();
+    let mut network = None;
+    for slot in slots {
+        if slot.network != network {
+            count(network, &run);
+            all.merge(&run);
+            (network, run) = (slot.network, Tally::default());
+        }
+        run.packets += 1;
+        run.bytes += u64::from(slot.len);
+        match slot.verdict {
+            Verdict::Flood { .. } => run.flooded += 1,
+            Verdict::Drop(reason) => port.drop(reason, 1),
+            Verdict::Unicast { .. } | Verdict::Pending => {}
+        }
+    }
+    count(network, &run);
+    all.merge(&run);
+    all.add_to(&port.rx_packets, &port.rx_bytes, &port.flooded);
+}
+
+/// Sums of some frames.
+#[derive(Default)]
+struct Tally {
+    packets: u64,
+    bytes: u64,
+    flooded: u64,
+}
+
+impl Tally {
+    fn merge(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.flooded += other.flooded;
+    }
+
+    fn add_to(&self, packets: &Counter, bytes: &Counter, flooded: &Counter) {
+        packets.add(self.packets);
+        bytes.add(self.bytes);
+        flooded.add(self.flooded);
+    }
 }

@@ -1,8 +1,11 @@
 //! The last step: how a frame leaves by a port. Run once for each port that it leaves by.
 
-use vswitch_wire::FrameBuf;
+use vswitch_wire::vlan::{self, Tag};
+use vswitch_wire::{Caps, FrameBuf, Offload, checksum};
 
-use crate::{NetId, PortId, Reason, Snapshot};
+use crate::offload::is_carried;
+use crate::vlan::has_dot1q;
+use crate::{EgressVlan, NetId, PortId, Reason, Snapshot};
 
 /// What is left to do with a frame that leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,18 +16,87 @@ pub enum Egress {
     Segment,
 }
 
+/// How a frame is to be changed before it leaves.
+pub(crate) struct Plan {
+    /// The tag that it leaves with.
+    pub(crate) tag: Option<Tag>,
+    /// Its checksum is to be finished here.
+    pub(crate) finish: bool,
+    pub(crate) egress: Egress,
+}
+
 /// Makes `frame` of `network` ready to leave by `port`: membership, link, isolation from `ingress`, MTU, the
 /// tag (PCP and DEI are kept) written into the bytes, the checksum finished where the port cannot.
 /// Counts nothing: the caller counts the drop at `port`.
 ///
+/// No frame leaves untagged whose bytes go on with an 802.1Q tag: the receiver would take the inner tag
+/// for the outer one, and put the frame into a VLAN that the sender had no right to (VLAN hopping by double tags).
+/// A network's tagged payload thus travels between trunks only, as it comes in by trunks only.
+///
 /// # Errors
 /// The reason to drop it.
+#[inline]
 pub fn prepare<F: FrameBuf>(
-    _snapshot: &Snapshot,
-    _network: NetId,
-    _ingress: PortId,
-    _port: PortId,
-    _frame: &mut F,
+    snapshot: &Snapshot,
+    network: NetId,
+    ingress: PortId,
+    port: PortId,
+    frame: &mut F,
 ) -> Result<Egress, Reason> {
-    todo!()
+    let plan = plan(snapshot, network, ingress, port, frame)?;
+    frame.meta_mut().tag = plan.tag;
+    if plan.finish {
+        finish(frame)?;
+    }
+    vlan::push(frame).map_err(|_| Reason::NoHeadroom)?;
+    Ok(plan.egress)
+}
+
+/// Decides how `frame` leaves by `port`; changes nothing.
+#[inline]
+pub(crate) fn plan<F: FrameBuf>(
+    snapshot: &Snapshot,
+    network: NetId,
+    ingress: PortId,
+    port: PortId,
+    frame: &F,
+) -> Result<Plan, Reason> {
+    let to = snapshot.port(port).ok_or(Reason::PortGone)?;
+    let meta = frame.meta();
+    let tag = match to.egress_vlan(network) {
+        EgressVlan::NotMember => return Err(Reason::NotMember),
+        EgressVlan::Untagged if has_dot1q(frame.bytes()) => return Err(Reason::InnerTag),
+        EgressVlan::Untagged => None,
+        EgressVlan::Tagged(vid) => Some(Tag::dot1q(meta.tag.map_or(0, |tag| tag.tci)).with_vid(vid)),
+    };
+    if !to.up {
+        return Err(Reason::PortDown);
+    }
+    if to.isolated && snapshot.port(ingress).is_some_and(|from| from.isolated) {
+        return Err(Reason::Isolated);
+    }
+    if !is_carried(frame, tag.is_some(), to.max_frame) {
+        return Err(Reason::TooBigEgress);
+    }
+    let (finish, egress) = unfinished(to.caps, meta.offload);
+    Ok(Plan { tag, finish, egress })
+}
+
+/// Whether the checksum is to be finished here, and whether the frame must be cut, which finishes it too.
+#[inline]
+fn unfinished(caps: Caps, work: Offload) -> (bool, Egress) {
+    match work.gso {
+        // A device that cuts a frame must finish the checksums of its segments (VIRTIO 1.2 section 5.1.3.1).
+        Some(gso) if caps.csum && caps.takes(gso.kind) => (false, Egress::Ready),
+        Some(_) => (false, Egress::Segment),
+        None => (work.csum.is_some_and(|csum| !caps.takes_csum(csum)), Egress::Ready),
+    }
+}
+
+fn finish<F: FrameBuf>(frame: &mut F) -> Result<(), Reason> {
+    if let Some(csum) = frame.meta().offload.csum {
+        checksum::complete(frame.bytes_mut(), csum).map_err(|_| Reason::BadOffload)?;
+        frame.meta_mut().offload.csum = None;
+    }
+    Ok(())
 }

@@ -32,6 +32,7 @@ use vswitch_wire::{Instant, Mac};
 
 use crate::sync::AtomicUsize;
 use crate::sync::Ordering::Relaxed;
+pub(crate) use crate::table::Probe;
 use crate::table::Table;
 use crate::{NetId, Port, PortId, Snapshot};
 use counts::{Counts, Limits, Place};
@@ -133,6 +134,18 @@ impl Fdb {
     #[must_use]
     pub fn lookup(&self, network: NetId, mac: Mac) -> Option<PortId> {
         self.table.get(key(network, mac)).map(|word| Record::unpack(word).port)
+    }
+
+    /// Hashes an address and asks for its line, for [`Self::lookup_probed`] soon after.
+    #[inline]
+    pub(crate) fn probe(&self, network: NetId, mac: Mac) -> Probe {
+        self.table.probe(key(network, mac))
+    }
+
+    /// [`Self::lookup`] of an address that was probed in this FDB.
+    #[inline]
+    pub(crate) fn lookup_probed(&self, probe: Probe) -> Option<PortId> {
+        self.table.get_probed(probe).map(|word| Record::unpack(word).port)
     }
 
     /// Learns that a frame of `network` with source `mac` came in by `port`. Limits come from the snapshot.
@@ -238,6 +251,9 @@ impl Fdb {
 
     /// Takes out what `filter` names; returns how many. None that was there before the call is missed.
     pub fn flush(&self, filter: Filter) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
         let is_named = |key, record: Record| {
             let place = place_of(key, record);
             filter.network.is_none_or(|n| n == place.network)
@@ -258,7 +274,8 @@ impl Fdb {
     /// the oldest of the largest ports where a network is over its limit. To be called about ten times a
     /// second; ten calls are a whole round.
     pub fn age(&self, snapshot: &Snapshot, now: Instant) -> usize {
-        self.age_step(snapshot, now)
+        // An idle switch must not walk through megabytes ten times a second.
+        if self.is_empty() { 0 } else { self.age_step(snapshot, now) }
     }
 
     /// A copy of every entry, in no order; what changes meanwhile may be missed.
@@ -266,17 +283,16 @@ impl Fdb {
         let now = Seconds::from(now);
         let mut entries = Vec::with_capacity(self.len());
         self.table.scan_all(|key, word| {
-            let record = Record::unpack(word);
-            entries.push(Entry {
-                network: place_of(key, record).network,
-                mac: Mac::from_u64(key),
-                port: record.port,
-                is_static: record.is_static,
-                is_held: record.is_held(now),
-                idle: record.idle(now),
-            });
+            entries.push(entry(key, Record::unpack(word), now));
         });
         entries
+    }
+
+    /// The entry of one address.
+    #[must_use]
+    pub fn get(&self, network: NetId, mac: Mac, now: Instant) -> Option<Entry> {
+        let key = key(network, mac);
+        self.table.get(key).map(|word| entry(key, Record::unpack(word), now.into()))
     }
 
     /// Entries now.
@@ -337,4 +353,16 @@ fn key(network: NetId, mac: Mac) -> u64 {
 /// Where an entry is.
 fn place_of(key: u64, record: Record) -> Place {
     Place { network: NetId((key >> 48) as u16), port: record.port }
+}
+
+/// What control sees of a record.
+fn entry(key: u64, record: Record, now: Seconds) -> Entry {
+    Entry {
+        network: place_of(key, record).network,
+        mac: Mac::from_u64(key),
+        port: record.port,
+        is_static: record.is_static,
+        is_held: record.is_held(now),
+        idle: record.idle(now),
+    }
 }

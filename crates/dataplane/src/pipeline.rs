@@ -1,11 +1,23 @@
 //! The order of the steps.
+//!
+//! Each step is one loop over the frames of a batch that no earlier step decided. A step says what it
+//! decides by writing a verdict; what it does to the world besides goes through [`Effects`], so that
+//! forwarding and [`crate::explain`] are the same code: the one learns and spends storm tokens in silence,
+//! the other says each decision in words and changes nothing.
+//!
+//! All frames of a batch pass one step before the first of them enters the next: sources are learnt before
+//! destinations are looked up, so a frame to a station whose first frame is in the same batch finds it.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 
-use vswitch_wire::{FrameBuf, Instant};
+use vswitch_wire::{FrameBuf, Instant, Mac};
 
-use crate::{NetId, PortId, Reason, Snapshot};
+use crate::counters::account;
+use crate::fdb::Learn;
+use crate::storm::{Bucket, Class, Policer};
+use crate::vector::{Context, Slot, Vector};
+use crate::{NetId, PortCounters, PortId, Reason, Snapshot};
+use crate::{admit, forward, learn, locate, parse, storm, vlan};
 
 /// The most frames of one batch.
 pub const BATCH_MAX: usize = 64;
@@ -41,39 +53,97 @@ pub struct Batch<'a, F> {
     pub verdicts: &'a mut [Verdict],
 }
 
+/// What the steps do to the world beside their verdicts.
+pub(crate) trait Effects {
+    /// Learns that `source` is behind the port that the batch came in by.
+    fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn;
+    /// Where the destination is, sources of this batch included.
+    fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId>;
+    /// Whether the ingress port's limit lets one more frame of this class be flooded.
+    fn may_flood(&mut self, cx: &Context<'_>, class: Class) -> bool;
+    /// Says what `stage` decided.
+    fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String);
+}
+
+/// The steps, in the order that a frame sees.
+pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
+    parse::run(vector, effects);
+    admit::run(cx, vector, effects);
+    vlan::run(cx, vector, effects);
+    storm::run(cx, vector, effects);
+    locate::run(cx, vector);
+    learn::run(cx, vector, effects);
+    forward::run(cx, vector, effects);
+}
+
 /// One worker's pipeline: the state that is its own.
 #[derive(Debug)]
-pub struct Pipeline {}
+pub struct Pipeline {
+    worker: usize,
+    policer: Policer,
+    slots: [Slot; BATCH_MAX],
+}
 
 impl Pipeline {
     /// The pipeline of the worker with this index (its counters' position).
     #[must_use]
-    pub fn new(_worker: usize) -> Self {
-        todo!()
+    pub fn new(worker: usize) -> Self {
+        Self { worker, policer: Policer::default(), slots: [Slot::EMPTY; BATCH_MAX] }
     }
 
     /// Decides every frame of `batch`: on return none is [`Verdict::Pending`], an 802.1Q tag is in the
     /// metadata and not in the bytes, everything that was received is counted, and so is every drop.
-    pub fn process<F: FrameBuf>(&mut self, _snapshot: &Snapshot, _now: Instant, _batch: &mut Batch<'_, F>) {
-        todo!()
+    ///
+    /// Frames of a port that `snapshot` does not know are dropped as [`Reason::PortGone`]. There is no port to
+    /// count them at, so neither their reception nor their drop is counted.
+    pub fn process<F: FrameBuf>(&mut self, snapshot: &Snapshot, now: Instant, batch: &mut Batch<'_, F>) {
+        debug_assert_eq!(batch.frames.len(), batch.verdicts.len());
+        let ingress = batch.ingress;
+        let Some((port, counters)) =
+            snapshot.port(ingress).and_then(|p| Some((p, p.counters.get(self.worker)?)))
+        else {
+            return batch.verdicts.fill(Verdict::Drop(Reason::PortGone));
+        };
+        let cx = Context { snapshot, now, ingress, port };
+        let mut live = Live { buckets: self.policer.buckets(ingress), counters };
+        let chunks = batch.frames.chunks_mut(BATCH_MAX).zip(batch.verdicts.chunks_mut(BATCH_MAX));
+        for (frames, verdicts) in chunks {
+            let slots = &mut self.slots[..frames.len()];
+            run(&cx, &mut Vector { frames, slots }, &mut live);
+            account(snapshot, self.worker, counters, slots);
+            for (verdict, slot) in verdicts.iter_mut().zip(slots) {
+                *verdict = slot.verdict;
+            }
+        }
     }
 }
 
-/// One decision of [`explain`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// The pipeline step, as in `vlan`.
-    pub stage: &'static str,
-    /// What it decided and why, in words. Ports and networks as `{port N}` and `{network N}`, to be named by the caller.
-    pub text: String,
+/// Forwarding for real, in silence.
+struct Live<'a> {
+    buckets: &'a mut [Bucket; Class::COUNT],
+    counters: &'a PortCounters,
 }
 
-/// Runs the same steps over one frame and says each decision in words. Changes nothing: learns nothing, counts nothing.
-pub fn explain<F: FrameBuf>(
-    _snapshot: &Snapshot,
-    _now: Instant,
-    _ingress: PortId,
-    _frame: &mut F,
-) -> (Verdict, Vec<Step>) {
-    todo!()
+impl Effects for Live<'_> {
+    #[inline]
+    fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn {
+        let learnt = cx.snapshot.fdb().learn(cx.snapshot, network, source, cx.ingress, cx.now);
+        if learnt == Learn::Refused {
+            self.counters.learn_refused.add(1);
+        }
+        learnt
+    }
+
+    #[inline]
+    fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId> {
+        cx.snapshot.fdb().lookup_probed(slot.probe)
+    }
+
+    #[inline]
+    fn may_flood(&mut self, cx: &Context<'_>, class: Class) -> bool {
+        class.limit(&cx.port.storm).is_none_or(|rate| self.buckets[class.index()].take(rate, cx.now))
+    }
+
+    #[inline]
+    fn say(&mut self, _stage: &'static str, _text: impl FnOnce() -> String) {}
 }

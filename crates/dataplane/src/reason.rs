@@ -52,7 +52,9 @@ drop_reasons! {
     Isolated, "isolated", "both ports are isolated";
     NoDestination, "no_destination", "no other port of the network can take the frame";
     // Egress.
+    NotMember, "not_member", "the port that the frame should leave by does not belong to its network";
     PortDown, "port_down", "the destination port is down or waits for its netdev";
+    InnerTag, "inner_tag", "an 802.1Q tag would be outermost in a frame that leaves untagged (VLAN hopping)";
     TooBigEgress, "too_big_egress", "the frame is longer than the MTU of the port that it should leave by";
     NoHeadroom, "no_headroom", "no room is left before the frame for another header";
     BadSegmentation, "bad_segmentation", "the frame could not be cut into segments";

@@ -74,6 +74,18 @@ struct Slot {
     value: AtomicU64,
 }
 
+/// A key and its two buckets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    key: u64,
+    first: u32,
+    second: u32,
+}
+
+impl Probe {
+    pub(crate) const NONE: Self = Self { key: 0, first: 0, second: 0 };
+}
+
 /// Both buckets of a key, locked.
 struct Pair<'a> {
     first: Guard<'a>,
@@ -110,6 +122,25 @@ impl Table {
     #[inline]
     pub(crate) fn get(&self, key: u64) -> Option<NonZeroU64> {
         let (first, second) = self.candidates(key);
+        self.find(key, first, second)
+    }
+
+    /// Hashes `key`, and asks for the line that it is most likely in.
+    #[inline]
+    pub(crate) fn probe(&self, key: u64) -> Probe {
+        let (first, second) = self.candidates(key);
+        prefetch(&self.buckets[first]);
+        Probe { key, first: first as u32, second: second as u32 }
+    }
+
+    /// The value of a key that was hashed by [`Self::probe`] of this table.
+    #[inline]
+    pub(crate) fn get_probed(&self, probe: Probe) -> Option<NonZeroU64> {
+        self.find(probe.key, probe.first as usize, probe.second as usize)
+    }
+
+    #[inline]
+    fn find(&self, key: u64, first: usize, second: usize) -> Option<NonZeroU64> {
         let (first, second) = (&self.buckets[first], &self.buckets[second]);
         loop {
             let version = first.version.load(Acquire);
@@ -297,6 +328,20 @@ impl Pair<'_> {
     fn empty_slot(&self) -> Option<(&Guard<'_>, &Slot)> {
         [&self.first, &self.second].into_iter().find_map(|guard| Some((guard, guard.0.empty_slot()?)))
     }
+}
+
+/// Asks the CPU for the bucket's line, without waiting for it.
+#[inline]
+fn prefetch(bucket: &Bucket) {
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    // SAFETY: the address is that of a live reference, and a prefetch reads nothing that the program could see.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(bucket).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bucket;
 }
 
 /// Two rounds of multiply and fold, keyed by `seed`.

@@ -7,8 +7,20 @@
 
 #![allow(unsafe_code)] // the home of unsafe: each block says why it is sound
 
+mod bpf;
+#[cfg(any(test, feature = "testing"))]
+pub mod fault;
+mod hoststack;
+#[cfg(any(test, feature = "testing"))]
+pub mod loopback;
+mod netdev;
+pub mod packet;
+#[cfg(any(test, feature = "testing"))]
+pub mod pcap;
 pub mod pool;
 pub mod port;
+pub mod tap;
+pub mod xdp;
 
 pub use pool::{Frame, FrameClass, FrameVec, Pool, PoolCache, PoolConfig};
-pub use port::{Facts, Kind, Opened, PortError, RxQueue, TxQueue, TxReport};
+pub use port::{Facts, Kind, OpenError, Opened, PortError, RxQueue, TxQueue, TxReport};

@@ -20,6 +20,33 @@ pub enum Kind {
     Loopback,
 }
 
+/// Why a device could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such netdev, or it went while it was opened: the port waits for it.
+    #[error("there is no netdev `{0}`")]
+    NoDevice(String),
+    /// This driver cannot serve the device; why, and how to mend it, in words.
+    #[error("{0}")]
+    Refused(String),
+    /// The kernel refused a step.
+    #[error("cannot {step}")]
+    System {
+        /// What was tried, as in `bind the socket`.
+        step: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// For `map_err`: names the step that failed.
+    pub(crate) fn at(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { step, source }
+    }
+}
+
 /// The device is lost to this driver; the port has to be opened anew.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
@@ -47,7 +74,8 @@ pub trait RxQueue: Send {
     /// What an idle worker waits on.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Frames that the kernel dropped before this queue saw them, since it was opened.
+    /// Frames that were lost before this queue gave them out, since it was opened: dropped by the kernel, cut off,
+    /// or with a vnet header that makes no sense.
     fn missed(&mut self) -> u64;
 }
 
@@ -62,6 +90,8 @@ pub struct TxReport {
     pub full: u32,
     /// Dropped, since the kernel refused them.
     pub refused: u32,
+    /// Times that the kernel took nothing from a queue though asked again and again (no frames: not in the sum).
+    pub stalls: u32,
 }
 
 /// One way out of a port, owned by one worker. Queues of the same port may share a socket behind a short lock.

@@ -100,3 +100,44 @@ impl FromStr for Mac {
         if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(octets)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn kinds_of_address() {
+        let mac = |s: &str| s.parse::<Mac>().unwrap();
+        assert!(mac("02:00:00:00:00:11").is_unicast());
+        assert!(!Mac::ZERO.is_unicast());
+        assert!(mac("33:33:00:00:00:01").is_multicast() && !mac("33:33:00:00:00:01").is_unicast());
+        assert!(Mac::BROADCAST.is_multicast() && Mac::BROADCAST.is_broadcast());
+        assert!(mac("01-80-c2-00-00-00").is_reserved() && mac("01:80:C2:00:00:0f").is_reserved());
+        assert!(!mac("01:80:c2:00:00:10").is_reserved());
+    }
+
+    #[test]
+    fn what_is_no_address() {
+        for bad in
+            ["", "02", "02:00:00:00:00", "02:00:00:00:00:11:22", "02:00:00:00:00:1", "02:00:00:00:00:+1", "x"]
+        {
+            assert_eq!(bad.parse::<Mac>(), Err(ParseMacError), "{bad}");
+        }
+        assert_eq!(Mac::from_slice(&[1, 2, 3, 4, 5]), None);
+        assert_eq!(Mac::from_slice(&[1, 2, 3, 4, 5, 6, 7]), Some(Mac([1, 2, 3, 4, 5, 6])));
+    }
+
+    proptest! {
+        #[test]
+        fn words_and_text_give_the_same_back(octets: [u8; 6], text: std::string::String) {
+            let mac = Mac(octets);
+            prop_assert_eq!(Mac::from_u64(mac.to_u64()), mac);
+            prop_assert_eq!(mac.to_string().parse(), Ok(mac));
+            let _ = text.parse::<Mac>();
+        }
+    }
+}

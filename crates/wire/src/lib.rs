@@ -12,15 +12,38 @@
 
 #[cfg(any(test, feature = "alloc"))]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod addr;
+pub mod checksum;
+pub mod classify;
+pub mod ethernet;
 pub mod frame;
+pub mod ipv4;
+pub mod ipv6;
+pub mod malformed;
 pub mod offload;
+#[cfg(test)]
+mod oracle;
+pub mod recognise;
+pub mod sctp;
+pub mod segment;
+pub mod tcp;
+#[cfg(any(test, feature = "alloc"))]
+pub mod testing;
 pub mod time;
+mod tunnel;
+pub mod udp;
 pub mod vlan;
+pub mod vnet;
 
 pub use addr::{Mac, ParseMacError};
+pub use checksum::complete;
 pub use frame::{FrameBuf, FrameMeta, NoHeadroom};
-pub use offload::{Caps, Csum, Gso, GsoKind, Offload};
+pub use malformed::Malformed;
+pub use offload::{BadOffload, Caps, Csum, Gso, GsoKind, Offload};
+pub use recognise::recognise;
+pub use segment::{BadSegmentation, Segmenter, is_tunnelled, l4_header_end};
 pub use time::Instant;
 pub use vlan::{InvalidVid, Tag, Vid};

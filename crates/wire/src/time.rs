@@ -20,7 +20,7 @@ impl Instant {
     /// The instant `s` seconds after the clock's origin.
     #[must_use]
     pub const fn from_secs(s: u64) -> Self {
-        Self(s * 1_000_000_000)
+        Self(s.saturating_mul(1_000_000_000))
     }
 
     /// Nanoseconds since the clock's origin.
@@ -53,5 +53,20 @@ impl Sub for Instant {
     type Output = Duration;
     fn sub(self, earlier: Self) -> Duration {
         self.since(earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_differences_saturate() {
+        let second = Instant::from_secs(1);
+        assert_eq!(second + Duration::from_millis(1), Instant::from_nanos(1_001_000_000));
+        assert_eq!(second - Instant::ZERO, Duration::from_secs(1));
+        assert_eq!(Instant::ZERO - second, Duration::ZERO);
+        assert_eq!(second + Duration::MAX, Instant::from_nanos(u64::MAX));
+        assert_eq!(Instant::from_nanos(1_999_999_999).as_secs(), 1);
     }
 }

@@ -1,0 +1,232 @@
+//! What a topology must hold beyond its types. Every mistake is found at once, each with its path and its mend.
+
+mod port;
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use super::{AGEING_RANGE, Host, Kind, NETWORKS_MAX, Network, Port, StaticEntry, Switch, Topology};
+use crate::response::Problem;
+use crate::value::duration;
+
+/// The longest name of a port, network, tenant or host.
+const NAME_MAX: usize = 32;
+/// Names that a message lists at most.
+const NAMES_LISTED: usize = 8;
+
+/// Every mistake in `topology`; none when it can be compiled.
+#[must_use]
+pub fn check(topology: &Topology) -> Vec<Problem> {
+    let mut checker = Checker {
+        // Of two with one name the first counts, so they are put in from behind.
+        networks: topology.network.iter().rev().map(|n| (n.name.as_str(), n)).collect(),
+        ports: topology.port.iter().rev().map(|p| (p.name.as_str(), p)).collect(),
+        problems: Vec::new(),
+    };
+    checker.check_switch(&topology.switch);
+    checker.check_networks(&topology.network);
+    checker.check_ports(&topology.port);
+    checker.check_static_entries(&topology.fdb);
+    checker.check_hosts(&topology.host);
+    checker.problems
+}
+
+struct Checker<'a> {
+    networks: BTreeMap<&'a str, &'a Network>,
+    ports: BTreeMap<&'a str, &'a Port>,
+    problems: Vec<Problem>,
+}
+
+/// Finds what occurs twice: the path of each key's first occurrence.
+struct FirstSeen<K>(BTreeMap<K, String>);
+
+impl<K: Ord> FirstSeen<K> {
+    fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Where `key` was seen before; if nowhere, it is seen at `path` now.
+    fn insert(&mut self, key: K, path: &str) -> Option<String> {
+        if let Some(first) = self.0.get(&key) {
+            return Some(first.clone());
+        }
+        self.0.insert(key, path.to_owned());
+        None
+    }
+}
+
+impl Checker<'_> {
+    fn report(&mut self, path: impl Into<String>, what: impl Into<String>, mend: impl Into<String>) {
+        self.problems.push(Problem { path: path.into(), what: what.into(), mend: mend.into() });
+    }
+
+    /// Any name but that of a netdev. Nothing in it needs quoting in a shell, a path or a Prometheus label.
+    fn check_name(&mut self, path: &str, name: &str) {
+        let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !first || !rest || name.len() > NAME_MAX {
+            let mend = format!(
+                "use 1 to {NAME_MAX} letters, digits, '.', '_' and '-', the first a letter or a digit"
+            );
+            self.report(path, format!("{name:?} cannot be a name"), mend);
+        }
+    }
+
+    /// The name of an item of a list, which no other item may have; false when another has it.
+    fn check_own_name<'n>(
+        &mut self,
+        seen: &mut FirstSeen<&'n str>,
+        item: &str,
+        path: &str,
+        name: &'n str,
+    ) -> bool {
+        self.check_name(&format!("{path}.name"), name);
+        let first = seen.insert(name, path);
+        if let Some(first) = &first {
+            let what = format!("the name {name:?} is taken by {first}");
+            self.report(format!("{path}.name"), what, format!("give each {item} its own name"));
+        }
+        first.is_none()
+    }
+
+    fn check_count(&mut self, item: &str, count: usize, max: usize) {
+        if count > max {
+            self.report(
+                format!("{item}[{max}]"),
+                format!("{count} {item}s are too many"),
+                format!("use at most {max}"),
+            );
+        }
+    }
+
+    fn check_max_macs(&mut self, path: &str, max_macs: u32) {
+        if max_macs == 0 {
+            let what = "0 would let no MAC be learnt";
+            self.report(format!("{path}.max-macs"), what, "use 1 or more, or leave the key out");
+        }
+    }
+
+    /// There is a network of this name.
+    fn check_network(&mut self, path: impl Into<String>, name: &str) {
+        if !self.networks.contains_key(name) {
+            let what = format!("network {name:?} does not exist");
+            let mend = format!("add [[network]] name = {name:?}{}", or_one_of(self.networks.keys()));
+            self.report(path, what, mend);
+        }
+    }
+
+    /// The port of this name.
+    fn check_port(&mut self, path: String, name: &str) -> Option<&Port> {
+        if !self.ports.contains_key(name) {
+            let what = format!("port {name:?} does not exist");
+            let mend = format!("add [[port]] name = {name:?}{}", or_one_of(self.ports.keys()));
+            self.report(path, what, mend);
+        }
+        self.ports.get(name).copied()
+    }
+
+    fn check_switch(&mut self, switch: &Switch) {
+        self.check_name("switch.name", &switch.name);
+        let mut seen = FirstSeen::new();
+        for (i, cpu) in switch.cpus.iter().enumerate() {
+            let path = format!("switch.cpus[{i}]");
+            if seen.insert(cpu, &path).is_some() {
+                self.report(
+                    path,
+                    format!("CPU {cpu} is given twice"),
+                    "name each CPU once: it gets one worker",
+                );
+            }
+        }
+    }
+
+    fn check_networks(&mut self, networks: &[Network]) {
+        self.check_count("network", networks.len(), NETWORKS_MAX);
+        let (mut names, mut vlans) = (FirstSeen::new(), FirstSeen::new());
+        for (i, network) in networks.iter().enumerate() {
+            let path = format!("network[{i}]");
+            self.check_own_name(&mut names, "network", &path, &network.name);
+            if let Some(tenant) = &network.tenant {
+                self.check_name(&format!("{path}.tenant"), tenant);
+            }
+            // Two tenants may use the same VLAN ID, on different trunks; within one it would be ambiguous.
+            let taken =
+                network.vlan.and_then(|vlan| vlans.insert((&network.tenant, vlan), &path).zip(Some(vlan)));
+            if let Some((first, vlan)) = taken {
+                let owner = network.tenant.as_ref().map_or(String::new(), |t| format!(" of tenant {t:?}"));
+                let what = format!("VLAN {vlan}{owner} is taken by {first}");
+                self.report(
+                    format!("{path}.vlan"),
+                    what,
+                    "give each network its own VLAN ID, or its own tenant",
+                );
+            }
+            self.check_max_macs(&path, network.max_macs);
+            if !AGEING_RANGE.contains(&network.ageing) {
+                let (min, max) =
+                    (duration::format(*AGEING_RANGE.start()), duration::format(*AGEING_RANGE.end()));
+                let what = format!("{:?} is out of range", duration::format(network.ageing));
+                self.report(format!("{path}.ageing"), what, format!("use \"{min}\" to \"{max}\""));
+            }
+        }
+    }
+
+    fn check_static_entries(&mut self, entries: &[StaticEntry]) {
+        let mut seen = FirstSeen::new();
+        for (i, entry) in entries.iter().enumerate() {
+            let path = format!("fdb[{i}]");
+            self.check_network(format!("{path}.network"), &entry.network);
+            let is_member =
+                self.check_port(format!("{path}.port"), &entry.port).map(|p| p.carries(&entry.network));
+            if is_member == Some(false) && self.networks.contains_key(entry.network.as_str()) {
+                let what = format!("port {:?} does not carry network {:?}", entry.port, entry.network);
+                self.report(
+                    format!("{path}.port"),
+                    what,
+                    "name a port of this network, or add the network to the port",
+                );
+            }
+            if !entry.mac.is_unicast() {
+                let what = format!("{} is no address of one station", entry.mac);
+                let mend = "use an individual address: not zero, the first octet even";
+                self.report(format!("{path}.mac"), what, mend);
+            }
+            if let Some(first) = seen.insert((&entry.network, entry.mac), &path) {
+                let what =
+                    format!("{} of network {:?} is given by {first} already", entry.mac, entry.network);
+                self.report(
+                    format!("{path}.mac"),
+                    what,
+                    "keep one of them: an address has one place in a network",
+                );
+            }
+        }
+    }
+
+    fn check_hosts(&mut self, hosts: &[Host]) {
+        let (mut names, mut ports) = (FirstSeen::new(), FirstSeen::new());
+        for (i, host) in hosts.iter().enumerate() {
+            let path = format!("host[{i}]");
+            self.check_own_name(&mut names, "host", &path, &host.name);
+            let kind = self.check_port(format!("{path}.port"), &host.port).map(|p| p.kind);
+            if kind == Some(Kind::Tap) {
+                let what = format!("port {:?} is a tap, and a host has a veth", host.port);
+                self.report(format!("{path}.port"), what, "use a port of kind auto, xdp or packet");
+            }
+            if let Some(first) = ports.insert(&host.port, &path) {
+                let what = format!("port {:?} is taken by {first}", host.port);
+                self.report(format!("{path}.port"), what, "give each host its own port");
+            }
+        }
+    }
+}
+
+/// `, or use one of red, green`; nothing where there is none.
+fn or_one_of(names: impl ExactSizeIterator<Item = impl Display>) -> String {
+    if names.len() == 0 {
+        return String::new();
+    }
+    let more = if names.len() > NAMES_LISTED { ", ..." } else { "" };
+    let names: Vec<_> = names.take(NAMES_LISTED).map(|n| n.to_string()).collect();
+    format!(", or use one of {}{more}", names.join(", "))
+}

@@ -1,0 +1,117 @@
+//! What each `[[port]]` must hold.
+
+use super::{Checker, FirstSeen};
+use crate::topology::{Kind, MTU_RANGE, PORTS_MAX, Port, QUEUES_MAX};
+
+/// The longest name of a netdev: the kernel's IFNAMSIZ less its NUL.
+const NETDEV_MAX: usize = 15;
+
+impl Checker<'_> {
+    pub(super) fn check_ports(&mut self, ports: &[Port]) {
+        self.check_count("port", ports.len(), PORTS_MAX);
+        let (mut names, mut netdevs) = (FirstSeen::new(), FirstSeen::new());
+        for (i, port) in ports.iter().enumerate() {
+            let path = format!("port[{i}]");
+            let is_new = self.check_own_name(&mut names, "port", &path, &port.name);
+            let taken = netdevs.insert(port.netdev(), &path);
+            // Two ports of one name and no netdev are one mistake, not two.
+            if let Some(first) = taken.filter(|_| is_new || port.netdev.is_some()) {
+                let what = format!("netdev {:?} is taken by {first}", port.netdev());
+                self.report(netdev_path(&path, port), what, "give each port its own netdev");
+            }
+            self.check_netdev(&path, port);
+            self.check_attachment(&path, port);
+            self.check_trunk(&path, port);
+            self.check_limits(&path, port);
+        }
+    }
+
+    /// What the kernel takes as a name of a netdev (`dev_valid_name`).
+    fn check_netdev(&mut self, path: &str, port: &Port) {
+        let netdev = port.netdev();
+        let is_valid = !netdev.is_empty()
+            && netdev.len() <= NETDEV_MAX
+            && !matches!(netdev, "." | "..")
+            && !netdev.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+        if !is_valid {
+            let mend = match port.netdev {
+                Some(_) => format!("use 1 to {NETDEV_MAX} bytes without '/', ':' and spaces"),
+                None => {
+                    format!("set netdev, which is the port's name by default, to at most {NETDEV_MAX} bytes")
+                }
+            };
+            self.report(netdev_path(path, port), format!("{netdev:?} cannot be a netdev"), mend);
+        }
+    }
+
+    fn check_attachment(&mut self, path: &str, port: &Port) {
+        for (key, network) in [("access", &port.access), ("native", &port.native)] {
+            if let Some(network) = network {
+                self.check_network(format!("{path}.{key}"), network);
+            }
+        }
+        if port.access.is_some() && !port.trunk.is_empty() {
+            let mend =
+                "keep access for untagged frames of one network, or trunk for tagged frames of several";
+            self.report(format!("{path}.access"), "a port has either access or trunk", mend);
+        } else if port.native.is_some() && port.trunk.is_empty() {
+            let mend = "use access for a port of one untagged network, or add trunk";
+            self.report(
+                format!("{path}.native"),
+                "native is the untagged network of a trunk, and there is none",
+                mend,
+            );
+        }
+    }
+
+    fn check_trunk(&mut self, path: &str, port: &Port) {
+        let (mut networks, mut vlans) = (FirstSeen::new(), FirstSeen::new());
+        for (i, entry) in port.trunk.iter().enumerate() {
+            let at = format!("{path}.trunk[{i}]");
+            self.check_network(&at, &entry.network);
+            if let Some(first) = networks.insert(&entry.network, &at) {
+                let what = format!("network {:?} is given by {first} already", entry.network);
+                self.report(&at, what, "name each network of a trunk once");
+                continue;
+            }
+            let Some(network) = self.networks.get(entry.network.as_str()) else { continue };
+            let Some(vlan) = entry.vlan.or(network.vlan) else {
+                let what = format!("network {:?} has no VLAN ID", entry.network);
+                let mend = format!("give it one, or write {{ network = {:?}, vlan = 10 }}", entry.network);
+                self.report(&at, what, mend);
+                continue;
+            };
+            if let Some(first) = vlans.insert(vlan, &at) {
+                let what = format!("VLAN {vlan} is taken by {first}");
+                let mend = format!(
+                    "write {{ network = {:?}, vlan = ... }} with a VLAN ID of its own",
+                    entry.network
+                );
+                self.report(&at, what, mend);
+            }
+        }
+    }
+
+    fn check_limits(&mut self, path: &str, port: &Port) {
+        if let Some(max_macs) = port.max_macs {
+            self.check_max_macs(path, max_macs);
+        }
+        if let Some(mtu) = port.mtu.filter(|mtu| !MTU_RANGE.contains(mtu)) {
+            let mend = format!("use {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end());
+            self.report(format!("{path}.mtu"), format!("{mtu} is out of range"), mend);
+        }
+        let Some(queues) = port.queues else { return };
+        if port.kind != Kind::Tap {
+            let what = "only a tap's queues can be set: every queue of another netdev is served";
+            self.report(format!("{path}.queues"), what, "leave queues out, or use kind = \"tap\"");
+        } else if !(1..=QUEUES_MAX).contains(&queues) {
+            let what = format!("{queues} is out of range");
+            self.report(format!("{path}.queues"), what, format!("use 1 to {QUEUES_MAX}"));
+        }
+    }
+}
+
+/// Where the port's netdev is said: its key, or the name that stands for it.
+fn netdev_path(path: &str, port: &Port) -> String {
+    if port.netdev.is_some() { format!("{path}.netdev") } else { format!("{path}.name") }
+}

@@ -1,0 +1,324 @@
+//! The desired state of the switch, as a value.
+//!
+//! A topology says what there should be, never what there is: a port whose netdev is missing is still a
+//! port. Every command edits such a value, every file is one, and `dump` writes one.
+//!
+//! Parse ([`load`]) -> [`check`] -> compile (the daemon's) -> [`diff`] -> apply (the daemon's). Everything
+//! here is pure. Field names are snake_case in JSON and kebab-case in TOML.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+use vswitch_wire::{Mac, Vid};
+
+use crate::value::{self, Cidr, Pps};
+
+mod check;
+mod diff;
+mod file;
+mod keys;
+mod trunk;
+
+pub use check::check;
+pub use diff::{Action, Entry, actions, diff};
+pub use file::{FileProblem, load, to_toml};
+pub use trunk::TrunkEntry;
+
+/// The most ports of one switch.
+pub const PORTS_MAX: usize = 4096;
+/// The most networks of one switch.
+pub const NETWORKS_MAX: usize = 16_384;
+/// The range of an MTU in bytes: from the least of IPv4 (RFC 791) to the most of a netdev.
+pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
+/// The range of an ageing time; the upper end is that of IEEE 802.1Q-2022 table 8-11.
+pub const AGEING_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1_000_000);
+/// The most queues of one tap.
+pub const QUEUES_MAX: u32 = 256; // the kernel's MAX_TAP_QUEUES
+/// How long an unused FDB entry lives, unless told otherwise (IEEE 802.1Q-2022 table 8-11).
+pub const AGEING_DEFAULT: Duration = Duration::from_secs(300);
+/// Most MACs learnt in one network, unless told otherwise.
+pub const NETWORK_MACS_DEFAULT: u32 = 8192;
+
+/// A whole topology: `topologies/*.toml`, `apply`, `dump`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Topology {
+    /// The switch itself.
+    pub switch: Switch,
+    /// Layer-2 broadcast domains.
+    pub network: Vec<Network>,
+    /// Attachment points.
+    pub port: Vec<Port>,
+    /// Static entries of the forwarding database.
+    pub fdb: Vec<StaticEntry>,
+    /// Hosts of a lab. The daemon ignores them; `vswitchctl lab` makes a network namespace of each.
+    pub host: Vec<Host>,
+}
+
+/// What concerns the whole switch. A change of `cpus` or `polling` takes effect when the daemon starts again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Switch {
+    /// Its name, as `status` shows it.
+    pub name: String,
+    /// One worker pinned to each of these CPUs. None: one worker, not pinned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<u32>,
+    /// What idle workers do.
+    pub polling: Polling,
+}
+
+impl Default for Switch {
+    fn default() -> Self {
+        Self { name: "vswitch".to_owned(), cpus: Vec::new(), polling: Polling::Adaptive }
+    }
+}
+
+/// What an idle worker does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Polling {
+    /// Polls while there is traffic, sleeps when there is none.
+    #[default]
+    Adaptive,
+    /// Never sleeps: the lowest latency, a whole CPU for each worker.
+    Busy,
+}
+
+/// One layer-2 broadcast domain, with its own FDB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Unique among networks; 1 to 32 letters, digits, `.`, `_`, `-`, the first a letter or a digit.
+    pub name: String,
+    /// Its owner. Two tenants may use the same VLAN ID, on different trunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The 802.1Q VLAN ID on trunks, 1 to 4094, unless a trunk's entry says otherwise.
+    #[serde(default, with = "value::vid", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 4094)]
+    pub vlan: Option<Vid>,
+    /// Most MACs learnt here. Beyond it the largest port's oldest entries make room.
+    #[serde(default = "network_macs_default", skip_serializing_if = "is_network_macs_default")]
+    #[schema(minimum = 1)]
+    pub max_macs: u32,
+    /// How long an unused FDB entry lives, 1 s to 1000000 s.
+    #[serde(default = "ageing_default", with = "value::duration", skip_serializing_if = "is_ageing_default")]
+    #[schema(value_type = String, example = "300s")]
+    pub ageing: Duration,
+}
+
+impl Network {
+    /// A network of this name, everything else as it is by default.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            tenant: None,
+            vlan: None,
+            max_macs: NETWORK_MACS_DEFAULT,
+            ageing: AGEING_DEFAULT,
+        }
+    }
+}
+
+fn network_macs_default() -> u32 {
+    NETWORK_MACS_DEFAULT
+}
+
+fn is_network_macs_default(max_macs: &u32) -> bool {
+    *max_macs == NETWORK_MACS_DEFAULT
+}
+
+fn ageing_default() -> Duration {
+    AGEING_DEFAULT
+}
+
+fn is_ageing_default(ageing: &Duration) -> bool {
+    *ageing == AGEING_DEFAULT
+}
+
+/// An attachment point of the switch. With neither `access` nor `trunk` nor `native` nothing passes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Unique among ports; 1 to 32 letters, digits, `.`, `_`, `-`, the first a letter or a digit.
+    pub name: String,
+    /// How frames move between it and the switch.
+    #[serde(default, skip_serializing_if = "Kind::is_auto")]
+    pub kind: Kind,
+    /// The network device; the port's name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netdev: Option<String>,
+    /// The one network of an access port: frames are untagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<String>,
+    /// The networks of a trunk: frames carry the VLAN ID of theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trunk: Vec<TrunkEntry>,
+    /// The network of untagged frames on a trunk. Where it is an entry of `trunk` too, frames with its tag
+    /// are taken as well; untagged they leave in both cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<String>,
+    /// Frames between two isolated ports are dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+    /// Most MACs learnt at this port, over its networks. Absent: only the networks' limits apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_macs: Option<u32>,
+    /// Limits of flooded traffic that comes in here.
+    #[serde(default, skip_serializing_if = "Storm::is_unlimited")]
+    pub storm: Storm,
+    /// The largest packet in bytes, 68 to 65535 (without the Ethernet header, as in `ip link`). Absent: the
+    /// netdev's. A tap that the switch creates is given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 68, maximum = 65535)]
+    pub mtu: Option<u32>,
+    /// Queue pairs of a `tap`, 1 to 256. Absent: one for each worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 256)]
+    pub queues: Option<u32>,
+}
+
+impl Port {
+    /// A port of this name, everything else as it is by default.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// The network device's name.
+    #[must_use]
+    pub fn netdev(&self) -> &str {
+        self.netdev.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Frames of `network` pass by this port.
+    #[must_use]
+    pub fn carries(&self, network: &str) -> bool {
+        self.access
+            .iter()
+            .chain(&self.native)
+            .chain(self.trunk.iter().map(|e| &e.network))
+            .any(|n| n == network)
+    }
+}
+
+/// How frames move between a port and the switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The best that the existing netdev can have.
+    #[default]
+    Auto,
+    /// AF_XDP on an existing netdev.
+    Xdp,
+    /// A tap that the switch creates or opens; it holds the file descriptor.
+    Tap,
+    /// AF_PACKET with virtio-net headers on an existing netdev: keeps GSO.
+    Packet,
+}
+
+impl Kind {
+    /// The word in files and commands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+            Self::Tap => "tap",
+            Self::Packet => "packet",
+        }
+    }
+
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "xdp" => Ok(Self::Xdp),
+            "tap" => Ok(Self::Tap),
+            "packet" => Ok(Self::Packet),
+            "vhost-user" => {
+                Err("kind vhost-user is not supported by this version yet; use auto, xdp, tap or packet"
+                    .to_owned())
+            }
+            _ => Err(format!("{text:?} is not a kind of port; use auto, xdp, tap or packet")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        value::text::deserialize(deserializer)
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Limits of flooded traffic in packets per second; an absent one is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storm {
+    /// Frames to ff:ff:ff:ff:ff:ff.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broadcast: Option<Pps>,
+    /// Frames to other group addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multicast: Option<Pps>,
+    /// Frames to a MAC that is not in the FDB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<Pps>,
+}
+
+impl Storm {
+    /// No limit at all.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A static entry of the FDB: never ages, never moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticEntry {
+    /// The network.
+    pub network: String,
+    /// The address: individual, not zero.
+    #[serde(with = "value::text")]
+    #[schema(value_type = String, example = "02:00:00:00:00:11")]
+    pub mac: Mac,
+    /// Where it is; the port carries the network.
+    pub port: String,
+}
+
+/// A host of a lab: a network namespace with a veth into the switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Unique among hosts; 1 to 32 letters, digits, `.`, `_`, `-`, the first a letter or a digit.
+    pub name: String,
+    /// The port that its veth is the netdev of.
+    pub port: String,
+    /// Addresses of its interface.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub address: Vec<Cidr>,
+    /// A shell command that runs in it as long as the lab is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+}

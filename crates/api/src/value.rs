@@ -1,0 +1,269 @@
+//! Values that are written as text: durations, rates, MACs, prefixes. One notation for TOML, JSON and the command line.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+pub use vswitch_wire::{Mac, Vid};
+
+/// Why a text is not such a value: what is wrong; how to mend it, with an example.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidValue(String);
+
+/// Serde for types that have a text form (`#[serde(with = "value::text")]`).
+pub mod text {
+    use super::{Deserializer, FromStr, Serializer, de, fmt};
+
+    /// Writes the text form.
+    ///
+    /// # Errors
+    /// Those of `serializer`.
+    pub fn serialize<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    /// Reads the text form.
+    ///
+    /// # Errors
+    /// When it is no string, or not such a value.
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: fmt::Display>,
+        D: Deserializer<'de>,
+    {
+        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Serde for an optional VLAN ID (`#[serde(default, with = "value::vid")]`), a number.
+pub mod vid {
+    use super::{Deserializer, Serializer, Vid, de};
+
+    /// Writes the number.
+    ///
+    /// # Errors
+    /// Those of `serializer`.
+    pub fn serialize<S: Serializer>(vid: &Option<Vid>, serializer: S) -> Result<S::Ok, S::Error> {
+        match vid {
+            Some(vid) => serializer.serialize_some(&vid.get()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads the number.
+    ///
+    /// # Errors
+    /// When it is no number, or none of 1 to 4094.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vid>, D::Error> {
+        // Wider than a VLAN ID, so that 70000 and -1 get the same sentence as 4095.
+        let Some(number) = <Option<i64> as serde::Deserialize>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let vid = u16::try_from(number).ok().and_then(|n| Vid::new(n).ok());
+        vid.map(Some)
+            .ok_or_else(|| de::Error::custom(format_args!("{number} is not a VLAN ID; use 1 to 4094")))
+    }
+}
+
+/// Serde and text of durations: a whole number and a unit (`ms`, `s`, `m`, `h`), as in `"300s"`.
+pub mod duration {
+    use std::time::Duration;
+
+    use super::{Deserializer, InvalidValue, Serializer, de};
+
+    /// Units, the largest first, in milliseconds.
+    const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+    /// Reads a duration.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] for anything but a whole number and a unit.
+    pub fn parse(text: &str) -> Result<Duration, InvalidValue> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let parsed = number.parse::<u64>().ok().zip(UNITS.iter().find(|(name, _)| *name == unit));
+        parsed.and_then(|(n, (_, ms))| n.checked_mul(*ms)).map(Duration::from_millis).ok_or_else(|| {
+            InvalidValue(format!(
+                "{text:?} is not a duration; write a whole number and a unit (ms, s, m, h), as in \"300s\""
+            ))
+        })
+    }
+
+    /// Writes a duration in seconds where it is whole seconds, else in milliseconds. Less than that is cut off.
+    #[must_use]
+    pub fn format(duration: Duration) -> String {
+        if duration.subsec_millis() == 0 {
+            format!("{}s", duration.as_secs())
+        } else {
+            format!("{}ms", duration.as_millis())
+        }
+    }
+
+    /// Writes the text form.
+    ///
+    /// # Errors
+    /// Those of `serializer`.
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format(*duration))
+    }
+
+    /// Reads the text form.
+    ///
+    /// # Errors
+    /// When it is no string, or no duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+        parse(&text).map_err(de::Error::custom)
+    }
+}
+
+/// A rate in packets per second, written `"1000pps"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pps(pub u32);
+
+impl fmt::Display for Pps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}pps", self.0)
+    }
+}
+
+impl FromStr for Pps {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let number = text.strip_suffix("pps").filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+        number.and_then(|n| n.parse().ok()).map(Self).ok_or_else(|| {
+            InvalidValue(format!(
+                "{text:?} is not a rate; write packets per second up to {}, as in \"1000pps\"",
+                u32::MAX
+            ))
+        })
+    }
+}
+
+/// An IP address with the length of its prefix, written `"10.0.0.11/24"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cidr {
+    /// The address; bits beyond the prefix are kept.
+    pub address: IpAddr,
+    /// Bits of the prefix, at most 32 or 128.
+    pub prefix: u8,
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let parse = || {
+            let (address, prefix) = text.split_once('/')?;
+            let address = address.parse::<IpAddr>().ok()?;
+            let prefix = prefix.parse::<u8>().ok().filter(|_| !prefix.starts_with('+'))?;
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            (prefix <= bits).then_some(Self { address, prefix })
+        };
+        parse().ok_or_else(|| {
+            InvalidValue(format!(
+                "{text:?} is not an address with a prefix length; write it as \"10.0.0.11/24\" or \"fd00::11/64\""
+            ))
+        })
+    }
+}
+
+macro_rules! serde_as_text {
+    ($type:ty, $example:literal) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                text::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                text::deserialize(deserializer)
+            }
+        }
+
+        impl utoipa::PartialSchema for $type {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .examples([$example])
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $type {}
+    };
+}
+
+serde_as_text!(Pps, "1000pps");
+serde_as_text!(Cidr, "10.0.0.11/24");
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let cases = [
+            ("0s", Some(0)),
+            ("300s", Some(300_000)),
+            ("100ms", Some(100)),
+            ("5m", Some(300_000)),
+            ("2h", Some(7_200_000)),
+            ("300", None),
+            ("s", None),
+            ("", None),
+            ("-1s", None),
+            ("+1s", None),
+            ("1.5s", None),
+            ("1 s", None),
+            ("99999999999999999999s", None),
+            ("18446744073709551615h", None),
+        ];
+        for (text, ms) in cases {
+            assert_eq!(duration::parse(text).ok(), ms.map(Duration::from_millis), "{text}");
+        }
+        assert_eq!(duration::format(Duration::from_millis(1500)), "1500ms");
+        assert_eq!(duration::format(Duration::from_secs(300)), "300s");
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!("1000pps".parse(), Ok(Pps(1000)));
+        for bad in ["1000", "pps", "-1pps", "+1pps", "1kpps", "4294967296pps", "1 pps"] {
+            assert!(bad.parse::<Pps>().is_err(), "{bad}");
+        }
+        assert_eq!(Pps(7).to_string(), "7pps");
+    }
+
+    #[test]
+    fn prefixes() {
+        for good in ["10.0.0.11/24", "0.0.0.0/0", "10.0.0.1/32", "fd00::11/64", "::/128"] {
+            assert_eq!(good.parse::<Cidr>().map(|c| c.to_string()), Ok(good.to_owned()));
+        }
+        for bad in [
+            "10.0.0.11",
+            "10.0.0.11/33",
+            "fd00::11/129",
+            "10.0.0/24",
+            "/24",
+            "10.0.0.1/",
+            "10.0.0.1/+8",
+            "10.0.0.1/-1",
+        ] {
+            assert!(bad.parse::<Cidr>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Properties of topologies: written and read again they are the same, and a difference leads from one to the other.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test may panic in its own functions too
+
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::option::{of, weighted};
+use proptest::prelude::*;
+use vswitch_api::request::NewPort;
+use vswitch_api::topology::{
+    Action, Entry, Host, Kind, Network, Polling, Port, StaticEntry, Storm, Switch, Topology, TrunkEntry,
+    actions, check, diff, load, to_toml,
+};
+use vswitch_api::value::{Cidr, Pps};
+use vswitch_wire::{Mac, Vid};
+
+/// Few names, so that two topologies have some in common.
+fn name(prefix: &'static str) -> impl Strategy<Value = String> {
+    (0..5u8).prop_map(move |n| format!("{prefix}{n}"))
+}
+
+fn vid() -> impl Strategy<Value = Vid> {
+    (1..=4094u16).prop_map(|n| Vid::new(n).unwrap())
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    (name("net"), of(name("tenant")), of(vid()), 1..10_000u32, 1_000..100_000_000u64).prop_map(
+        |(name, tenant, vlan, max_macs, ageing_ms)| Network {
+            name,
+            tenant,
+            vlan,
+            max_macs,
+            ageing: Duration::from_millis(ageing_ms),
+        },
+    )
+}
+
+fn trunk_entry() -> impl Strategy<Value = TrunkEntry> {
+    (name("net"), of(vid())).prop_map(|(network, vlan)| TrunkEntry { network, vlan })
+}
+
+fn storm() -> impl Strategy<Value = Storm> {
+    let rate = || weighted(0.3, any::<u32>().prop_map(Pps));
+    (rate(), rate(), rate()).prop_map(|(broadcast, multicast, unknown)| Storm {
+        broadcast,
+        multicast,
+        unknown,
+    })
+}
+
+fn port() -> impl Strategy<Value = Port> {
+    let kind = prop::sample::select(vec![Kind::Auto, Kind::Xdp, Kind::Tap, Kind::Packet]);
+    let attachment = prop_oneof![
+        of(name("net")).prop_map(|access| (access, Vec::new(), None)),
+        (vec(trunk_entry(), 1..4), of(name("net"))).prop_map(|(trunk, native)| (None, trunk, native)),
+    ];
+    let limits = (any::<bool>(), of(1..999u32), storm(), of(68..=65535u32), of(1..=256u32));
+    (name("port"), kind, of("[!-.0-9;-~]{1,15}"), attachment, limits).prop_map(
+        |(name, kind, netdev, (access, trunk, native), (isolated, max_macs, storm, mtu, queues))| Port {
+            name,
+            kind,
+            netdev,
+            access,
+            trunk,
+            native,
+            isolated,
+            max_macs,
+            storm,
+            mtu,
+            queues,
+        },
+    )
+}
+
+fn static_entry() -> impl Strategy<Value = StaticEntry> {
+    (name("net"), 0..3u8, name("port")).prop_map(|(network, mac, port)| StaticEntry {
+        network,
+        mac: Mac([2, 0, 0, 0, 0, mac]),
+        port,
+    })
+}
+
+fn host() -> impl Strategy<Value = Host> {
+    let address =
+        (any::<std::net::IpAddr>(), 0..=32u8).prop_map(|(address, prefix)| Cidr { address, prefix });
+    (name("host"), name("port"), vec(address, 0..3), of(".{0,20}"))
+        .prop_map(|(name, port, address, run)| Host { name, port, address, run })
+}
+
+/// Any topology whose names are unique, whether it passes [`check`] or not.
+fn topology() -> impl Strategy<Value = Topology> {
+    let switch = (
+        name("switch"),
+        prop::collection::btree_set(0..64u32, 0..3).prop_map(|cpus| cpus.into_iter().collect()),
+        prop::sample::select(vec![Polling::Adaptive, Polling::Busy]),
+    )
+        .prop_map(|(name, cpus, polling)| Switch { name, cpus, polling });
+    (switch, vec(network(), 0..5), vec(port(), 0..5), vec(static_entry(), 0..4), vec(host(), 0..4))
+        .prop_map(|(switch, network, port, fdb, host)| unique(Topology { switch, network, port, fdb, host }))
+}
+
+/// In the order of [`diff`], without a second entry of one name.
+fn unique(mut topology: Topology) -> Topology {
+    topology.network.sort_by(|a, b| a.name.cmp(&b.name));
+    topology.network.dedup_by(|a, b| a.name == b.name);
+    topology.port.sort_by(|a, b| a.name.cmp(&b.name));
+    topology.port.dedup_by(|a, b| a.name == b.name);
+    for port in &mut topology.port {
+        port.trunk.sort_by(|a, b| (&a.network, a.vlan).cmp(&(&b.network, b.vlan)));
+    }
+    topology.fdb.sort_by_key(|e| (e.network.clone(), e.mac));
+    topology.fdb.dedup_by(|a, b| (&a.network, a.mac) == (&b.network, b.mac));
+    topology.host.sort_by(|a, b| a.name.cmp(&b.name));
+    topology.host.dedup_by(|a, b| a.name == b.name);
+    topology
+}
+
+fn add(topology: &mut Topology, entry: &Entry) {
+    match entry.clone() {
+        Entry::Switch(switch) => topology.switch = switch,
+        Entry::Network(network) => topology.network.push(network),
+        Entry::Port(port) => topology.port.push(port),
+        Entry::Fdb(entry) => topology.fdb.push(entry),
+        Entry::Host(host) => topology.host.push(host),
+    }
+}
+
+fn remove(topology: &mut Topology, entry: &Entry) {
+    match entry {
+        Entry::Switch(_) => {}
+        Entry::Network(gone) => topology.network.retain(|n| n.name != gone.name),
+        Entry::Port(gone) => topology.port.retain(|p| p.name != gone.name),
+        Entry::Fdb(gone) => topology.fdb.retain(|e| (&e.network, e.mac) != (&gone.network, gone.mac)),
+        Entry::Host(gone) => topology.host.retain(|h| h.name != gone.name),
+    }
+}
+
+fn apply(mut topology: Topology, actions: &[Action]) -> Topology {
+    for action in actions {
+        match action {
+            Action::Add(entry) => add(&mut topology, entry),
+            Action::Remove(entry) => remove(&mut topology, entry),
+            Action::Change { from, to } => {
+                remove(&mut topology, from);
+                add(&mut topology, to);
+            }
+        }
+    }
+    unique(topology)
+}
+
+/// The topology without the entries that [`check`] finds a mistake in.
+fn pruned(mut topology: Topology) -> Topology {
+    while let Some(problem) = check(&topology).first() {
+        let (list, rest) = problem.path.split_once('[').expect("an entry of a list");
+        let index = rest.split_once(']').unwrap().0.parse().unwrap();
+        match list {
+            "network" => drop(topology.network.remove(index)),
+            "port" => drop(topology.port.remove(index)),
+            "fdb" => drop(topology.fdb.remove(index)),
+            "host" => drop(topology.host.remove(index)),
+            other => panic!("no list {other}"),
+        }
+    }
+    topology
+}
+
+proptest! {
+    #[test]
+    fn a_difference_leads_from_one_to_the_other(a in topology(), b in topology()) {
+        prop_assert_eq!(apply(a.clone(), &actions(&a, &b)), b);
+    }
+
+    #[test]
+    fn nothing_differs_from_itself(a in topology()) {
+        prop_assert_eq!(actions(&a, &a), vec![]);
+    }
+
+    #[test]
+    fn the_order_in_a_file_means_nothing(a in topology()) {
+        let mut b = a.clone();
+        b.port.reverse();
+        b.network.reverse();
+        b.port.iter_mut().for_each(|p| p.trunk.reverse());
+        prop_assert_eq!(actions(&a, &b), vec![]);
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same(a in topology().prop_map(pruned)) {
+        let json = serde_json::to_string(&a).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Topology>(&json).unwrap(), &a);
+        prop_assert_eq!(load(&to_toml(&a), "dump.toml"), Ok(a));
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,200}") {
+        let _ = load(&text, "x.toml");
+    }
+
+    #[test]
+    fn no_file_of_keys_and_brackets_makes_it_panic(
+        text in "(\\[\\[(port|network|host|fdb)\\]\\]\n|\\[(switch|port)\\]\n|(name|access|trunk|storm|é) = (\"a\"|1|\\[\"a\", \\{network=1\\}\\]|\\{ unknown = \"é\" \\})\n){0,12}"
+    ) {
+        let _ = load(&text, "x.toml");
+    }
+}
+
+fn base() -> Topology {
+    let text = r#"
+        [[network]]
+        name = "red"
+        vlan = 10
+        [[network]]
+        name = "blue"
+        vlan = 20
+        [[port]]
+        name = "web1"
+        access = "red"
+        storm = { broadcast = "1000pps", unknown = "5pps" }
+        [[port]]
+        name = "up"
+        trunk = ["red"]
+        mtu = 9000
+    "#;
+    load(text, "base.toml").unwrap()
+}
+
+fn words(a: &Topology, b: &Topology) -> Vec<String> {
+    diff(a, b).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn changes_in_words() {
+    let a = base();
+    let mut b = a.clone();
+    b.switch.polling = Polling::Busy;
+    b.network.push(Network::new("green"));
+    b.port[0].access = Some("blue".to_owned());
+    b.port[0].storm.broadcast = None;
+    b.port[1].mtu = None;
+    b.port.push(Port { access: Some("green".to_owned()), ..Port::new("web2") });
+    b.fdb.push(StaticEntry {
+        network: "blue".to_owned(),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        port: "web1".to_owned(),
+    });
+    let there = [
+        "~ switch vswitch: polling adaptive -> busy",
+        "+ network green",
+        r#"~ port web1: access red -> blue, storm { broadcast = "1000pps", unknown = "5pps" } -> { unknown = "5pps" }"#,
+        "+ port web2: access green",
+        "~ port up: mtu 9000 -> default",
+        "+ fdb blue 02:00:00:00:00:01: port web1",
+    ];
+    let mut sorted = words(&a, &b);
+    sorted.sort();
+    let mut expected = there.map(str::to_owned);
+    expected.sort();
+    assert_eq!(sorted, expected);
+    let back = words(&b, &a);
+    assert_eq!(
+        back[..3],
+        ["- fdb blue 02:00:00:00:00:01", "- port web2", "- network green"].map(str::to_owned),
+        "what uses something goes before it"
+    );
+}
+
+#[test]
+fn a_new_port_has_no_unknown_field() {
+    let read = serde_json::from_str::<NewPort>;
+    assert_eq!(read(r#"{"name": "x", "vlan": 10}"#).unwrap().vlan, Vid::new(10).ok());
+    assert_eq!(
+        read(r#"{"name": "x", "isolated": true}"#).unwrap().port,
+        Port { isolated: true, ..Port::new("x") }
+    );
+    assert!(read(r#"{"name": "x", "colour": 1}"#).is_err());
+    assert!(read(r#"{"name": "x", "vlan": 4095}"#).is_err());
+}
+
+#[test]
+fn more_than_the_most_is_refused() {
+    let mut topology =
+        Topology { port: (0..4096).map(|n| Port::new(format!("p{n}"))).collect(), ..Topology::default() };
+    topology.network = (0..5000).map(|n| Network::new(format!("n{n}"))).collect();
+    assert_eq!(check(&topology), []);
+    topology.port.push(Port::new("one-too-many"));
+    assert_eq!(check(&topology)[0].path, "port[4096]");
+}

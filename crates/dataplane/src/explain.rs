@@ -1,0 +1,111 @@
+//! The same steps over one frame, in words.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use core::slice;
+
+use vswitch_wire::{FrameBuf, Instant, Mac};
+
+use crate::egress::{Egress, plan};
+use crate::fdb::Learn;
+use crate::pipeline::{self, Effects};
+use crate::storm::Class;
+use crate::vector::{Context, Slot, Vector};
+use crate::{NetId, PortId, Reason, Snapshot, Verdict};
+
+/// One decision of [`explain`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The pipeline step, as in `vlan`.
+    pub stage: &'static str,
+    /// What it decided and why, in words. Ports and networks as `{port N}` and `{network N}`, to be named by the caller.
+    pub text: String,
+}
+
+/// Runs the same steps over one frame and says each decision in words. Changes nothing but the frame, which gets
+/// its tag moved to the metadata: learns nothing, counts nothing. What depends on the rate of earlier frames is
+/// said, not judged: a storm limit lets the frame pass, as does a limit on learning.
+pub fn explain<F: FrameBuf>(
+    snapshot: &Snapshot,
+    now: Instant,
+    ingress: PortId,
+    frame: &mut F,
+) -> (Verdict, Vec<Step>) {
+    let Some(port) = snapshot.port(ingress) else {
+        let reason = Reason::PortGone;
+        return (Verdict::Drop(reason), vec![Step { stage: "parse", text: format!("dropped: {reason}") }]);
+    };
+    let cx = Context { snapshot, now, ingress, port };
+    let mut words = Words { steps: Vec::new(), learnt: None };
+    let mut slot = Slot::EMPTY;
+    let mut vector = Vector { frames: slice::from_mut(frame), slots: slice::from_mut(&mut slot) };
+    pipeline::run(&cx, &mut vector, &mut words);
+    match slot.verdict {
+        Verdict::Unicast { network, port } => words.leave(&cx, network, port, frame),
+        Verdict::Flood { network } => {
+            for port in snapshot.flood(network, ingress) {
+                words.leave(&cx, network, port, frame);
+            }
+        }
+        Verdict::Drop(_) | Verdict::Pending => {}
+    }
+    (slot.verdict, words.steps)
+}
+
+/// Says everything, does nothing.
+struct Words {
+    steps: Vec<Step>,
+    /// What would have been learnt.
+    learnt: Option<Mac>,
+}
+
+impl Words {
+    /// Says how the frame leaves by `port`.
+    fn leave<F: FrameBuf>(&mut self, cx: &Context<'_>, network: NetId, port: PortId, frame: &F) {
+        self.say("egress", || match plan(cx.snapshot, network, cx.ingress, port, frame) {
+            Err(reason) => format!("dropped at {{port {}}}: {reason}", port.0),
+            Ok(plan) => {
+                let tag = plan.tag.map_or_else(
+                    || String::from("untagged"),
+                    |tag| format!("tagged with VLAN ID {}, PCP {}", tag.vid(), tag.tci >> 13),
+                );
+                let work = match plan.egress {
+                    Egress::Segment => ", cut into segments",
+                    Egress::Ready if plan.finish => ", its checksum finished",
+                    Egress::Ready => "",
+                };
+                format!("leaves by {{port {}}} {tag}{work}", port.0)
+            }
+        });
+    }
+}
+
+impl Effects for Words {
+    fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn {
+        let learn = match cx.snapshot.fdb().get(network, source, cx.now) {
+            None => Learn::Added,
+            Some(entry) if entry.is_static => Learn::Static,
+            Some(entry) if entry.port == cx.ingress => Learn::Known,
+            Some(entry) if entry.is_held => Learn::Held,
+            Some(entry) => Learn::Moved { from: entry.port },
+        };
+        self.learnt = matches!(learn, Learn::Added | Learn::Moved { .. }).then_some(source);
+        learn
+    }
+
+    fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId> {
+        match self.learnt {
+            Some(source) if source == slot.destination => Some(cx.ingress),
+            _ => cx.snapshot.fdb().lookup_probed(slot.probe),
+        }
+    }
+
+    fn may_flood(&mut self, _cx: &Context<'_>, _class: Class) -> bool {
+        true
+    }
+
+    fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String) {
+        self.steps.push(Step { stage, text: text() });
+    }
+}

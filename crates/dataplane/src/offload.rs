@@ -1,0 +1,34 @@
+//! The size of a frame as an MTU sees it, and whether its unfinished work fits its bytes.
+
+use vswitch_wire::segment::l4_header_end;
+use vswitch_wire::vlan::{self, TAG_LEN};
+use vswitch_wire::{FrameBuf, Offload};
+
+/// Whether the work can be done: every offset lies in the frame, and GSO has whole headers to repeat. It came
+/// from a guest, which VIRTIO 1.2 section 5.1.6.4 forbids to trust.
+#[inline]
+pub(crate) fn fits(bytes: &[u8], work: &Offload) -> bool {
+    let is_finished = work.csum.is_none() && work.gso.is_none();
+    is_finished || work.check(bytes).is_ok() && (work.gso.is_none() || l4_header_end(bytes, work).is_some())
+}
+
+/// Whether a port for frames of `max_frame` bytes can carry the frame, or the longest of its segments. The outermost
+/// tag does not count, be it beside the bytes (`tagged`) or an 802.1ad tag at their head.
+#[inline]
+pub(crate) fn is_carried<F: FrameBuf>(frame: &F, tagged: bool, max_frame: u32) -> bool {
+    let max_frame = max_frame as usize;
+    frame.bytes().len() <= max_frame || counted_len(frame, tagged) <= max_frame
+}
+
+#[cold]
+fn counted_len<F: FrameBuf>(frame: &F, tagged: bool) -> usize {
+    let bytes = frame.bytes();
+    let len = segment_len(bytes, &frame.meta().offload).unwrap_or(bytes.len());
+    if !tagged && vlan::peek(bytes).is_some() { len - TAG_LEN } else { len }
+}
+
+/// Bytes of the longest segment of a GSO frame: all headers, and `gso.size` of payload where there is so much.
+fn segment_len(bytes: &[u8], work: &Offload) -> Option<usize> {
+    let size = work.gso?.size;
+    Some(bytes.len().min(l4_header_end(bytes, work)? + usize::from(size)))
+}

@@ -1,0 +1,126 @@
+//! Storm limits: how many frames per second of each flooded class a port may bring in.
+//!
+//! A limit holds for each worker that serves the port: what it spends is the worker's own, so that a storm
+//! costs no shared cache line. This step judges group addresses; unknown unicast is known as such only after the
+//! lookup, and judged in `forward` by the same buckets.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use vswitch_wire::Instant;
+
+use crate::pipeline::Effects;
+use crate::vector::{Context, Vector};
+use crate::{PortId, Reason, Storm};
+
+pub(crate) fn run<F>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
+    if cx.port.storm.broadcast.is_none() && cx.port.storm.multicast.is_none() {
+        return;
+    }
+    for slot in vector.undecided_slots() {
+        let class = match slot.destination {
+            to if to.is_broadcast() => Class::Broadcast,
+            to if to.is_multicast() => Class::Multicast,
+            _ => continue,
+        };
+        if let Err(reason) = police(cx, class, effects) {
+            slot.drop("storm", reason, effects);
+        }
+    }
+}
+
+/// Lets one frame of `class` pass, or gives the reason to drop it.
+#[inline]
+pub(crate) fn police(cx: &Context<'_>, class: Class, effects: &mut impl Effects) -> Result<(), Reason> {
+    if let Some(rate) = class.limit(&cx.port.storm) {
+        effects.say("storm", || format!("{} of this port is limited to {rate} packets/s", class.name()));
+    }
+    if effects.may_flood(cx, class) { Ok(()) } else { Err(class.reason()) }
+}
+
+/// A class of flooded frames.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Class {
+    Broadcast,
+    Multicast,
+    Unknown,
+}
+
+impl Class {
+    pub(crate) const COUNT: usize = 3;
+
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its limit in packets per second.
+    pub(crate) const fn limit(self, storm: &Storm) -> Option<u32> {
+        match self {
+            Self::Broadcast => storm.broadcast,
+            Self::Multicast => storm.multicast,
+            Self::Unknown => storm.unknown,
+        }
+    }
+
+    const fn reason(self) -> Reason {
+        match self {
+            Self::Broadcast => Reason::StormBroadcast,
+            Self::Multicast => Reason::StormMulticast,
+            Self::Unknown => Reason::StormUnknown,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Broadcast => "broadcast",
+            Self::Multicast => "multicast",
+            Self::Unknown => "unknown unicast",
+        }
+    }
+}
+
+/// The buckets of every port that one worker serves.
+#[derive(Debug, Default)]
+pub(crate) struct Policer {
+    ports: Vec<[Bucket; Class::COUNT]>,
+}
+
+impl Policer {
+    /// The buckets of one port. Allocates only for the first batch of a port with a higher number than any before.
+    #[inline]
+    pub(crate) fn buckets(&mut self, port: PortId) -> &mut [Bucket; Class::COUNT] {
+        if port.index() >= self.ports.len() {
+            self.ports.resize(port.index() + 1, [Bucket::FULL; Class::COUNT]);
+        }
+        &mut self.ports[port.index()]
+    }
+}
+
+/// What one frame costs. A bucket that fills at `rate` packets per second gains `rate` of these units a
+/// nanosecond, so that no rate is rounded.
+const COST: u64 = 1_000_000_000;
+
+/// A token bucket that holds a tenth of a second of its rate, at least one frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    /// In units of 1/[`COST`] frames.
+    tokens: u64,
+    filled: Instant,
+}
+
+impl Bucket {
+    const FULL: Self = Self { tokens: u64::MAX, filled: Instant::ZERO };
+
+    /// Takes one frame's worth at `rate` packets per second, if it is there.
+    pub(crate) fn take(&mut self, rate: u32, now: Instant) -> bool {
+        let elapsed = u64::try_from(now.since(self.filled).as_nanos()).unwrap_or(u64::MAX);
+        let gained = elapsed.saturating_mul(u64::from(rate));
+        // The rate may have been changed, or the port's number given to another: what is over the brim is gone.
+        let brim = if rate == 0 { 0 } else { u64::from(rate / 10).max(1) * COST };
+        self.tokens = self.tokens.saturating_add(gained).min(brim);
+        self.filled = self.filled.max(now);
+        let Some(left) = self.tokens.checked_sub(COST) else { return false };
+        self.tokens = left;
+        true
+    }
+}

@@ -1,0 +1,197 @@
+//! The tap driver, with the host's stack or the AF_PACKET driver on the tap's netdev. Needs root.
+#![allow(clippy::unwrap_used)]
+
+mod net;
+
+use std::sync::atomic::Ordering;
+
+use net::{
+    End, Netns, Seen, assert_all_free, datagrams, ethernet, forwarding, pool, snmp, transfer, wait_until,
+};
+use vswitch_io::{OpenError, Opened, Pool, packet, tap};
+use vswitch_wire::{FrameMeta, Gso, GsoKind, Tag};
+
+fn open(netns: &Netns, name: &str, workers: usize) -> Result<Opened, OpenError> {
+    netns.within(|| tap::open(name, workers, None))
+}
+
+/// A tap with the driver at its fd, and the AF_PACKET driver at its netdev.
+fn linked(workers: usize) -> (Netns, End, End, &'static Pool) {
+    let (netns, pool) = (Netns::new(), pool());
+    let fd = End::new(open(&netns, "tap0", workers).unwrap(), pool);
+    let netdev = End::new(netns.within(|| packet::open("tap0", 1)).unwrap(), pool);
+    (netns, fd, netdev, pool)
+}
+
+fn plain(len: usize, seed: u8) -> (Vec<u8>, FrameMeta) {
+    (ethernet(len, seed), FrameMeta::default())
+}
+
+#[test]
+fn frames_pass_whole_and_in_order() {
+    let (netns, mut fd, mut netdev, pool) = linked(1);
+    netns.ip("link set tap0 mtu 65521");
+    let lengths = [60, 1514, 9014, 61, 3000, 3007, 3008, 3009, 62, 30_000, 65_535, 63];
+    let sent: Vec<_> = (0..).zip(lengths).map(|(seed, len)| plain(len, seed)).collect();
+    assert_eq!(fd.send(&sent).sent, 12);
+    assert_eq!(netdev.receive(12), sent);
+    assert_eq!(netdev.send(&sent).sent, 12);
+    assert_eq!(fd.receive(12), sent);
+    assert_eq!(fd.port.rx[0].missed(), 0);
+    drop((fd, netdev));
+    assert_all_free(pool);
+}
+
+#[test]
+fn tags_travel_within_the_bytes() {
+    let (_netns, mut fd, mut netdev, _) = linked(1);
+    let beside = (ethernet(100, 1), FrameMeta { tag: Some(Tag::dot1q(10)), ..FrameMeta::default() });
+    let mut within = plain(100, 1);
+    within.0.splice(12..12, [0x81, 0, 0, 10]);
+    for sent in [&beside, &within] {
+        assert_eq!(fd.send(std::slice::from_ref(sent)).sent, 1);
+        assert_eq!(netdev.receive(1), std::slice::from_ref(&beside));
+        assert_eq!(netdev.send(std::slice::from_ref(sent)).sent, 1);
+        assert_eq!(fd.receive(1), std::slice::from_ref(&within));
+    }
+}
+
+#[test]
+fn metadata_that_cannot_be_true_is_refused() {
+    let (_netns, mut fd, mut netdev, pool) = linked(1);
+    let mut bad = plain(3000, 1);
+    bad.1.offload.gso = Some(Gso { kind: GsoKind::Tcp4, size: 1000, ecn: false });
+    let report = fd.send(&[bad, plain(60, 2)]);
+    assert_eq!((report.sent, report.refused), (1, 1));
+    assert_eq!(netdev.receive(1), [plain(60, 2)]);
+    drop((fd, netdev));
+    assert_all_free(pool);
+}
+
+/// Two hosts, each with a tap of ours, and a loop that forwards between them.
+fn with_hosts(test: impl FnOnce(&Netns, &Netns, &Seen)) {
+    let (hosts, pool) = ([Netns::new(), Netns::new()], pool());
+    let ports = [1, 2].map(|n| {
+        let host = &hosts[usize::from(n) - 1];
+        let port = open(host, "tap0", 1).unwrap();
+        host.address(n, "tap0");
+        port
+    });
+    forwarding(ports, pool, |seen| test(&hosts[0], &hosts[1], seen));
+}
+
+#[test]
+fn tcp_keeps_gso_and_every_byte() {
+    with_hosts(|a, b, seen| {
+        for address in ["10.1.0.2:0", "[fd01::2]:0"] {
+            seen.longest.store(0, Ordering::Relaxed);
+            transfer(a, b, address.parse().unwrap(), 64 << 20);
+            assert!(seen.longest.load(Ordering::Relaxed) > 30_000, "GSO was lost: {address}");
+        }
+        assert_eq!(snmp(b, "Tcp", "InCsumErrors"), 0);
+    });
+}
+
+#[test]
+fn udp_keeps_gso_and_every_datagram() {
+    with_hosts(|a, b, seen| {
+        for address in ["10.1.0.2:0", "[fd01::2]:0"] {
+            seen.gso.store(0, Ordering::Relaxed);
+            datagrams(a, b, address.parse().unwrap());
+            assert_eq!(seen.gso.load(Ordering::Relaxed), 1, "GSO was lost: {address}");
+        }
+        assert_eq!(snmp(b, "Udp", "InCsumErrors"), 0);
+    });
+}
+
+#[test]
+fn a_tap_and_a_veth_talk_tcp() {
+    let (switch, hosts, pool) = (Netns::new(), [Netns::new(), Netns::new()], pool());
+    let tap = open(&hosts[0], "tap0", 1).unwrap();
+    hosts[0].address(1, "tap0");
+    switch.veth("s2", &hosts[1], "eth0");
+    hosts[1].address(2, "eth0");
+    let veth = switch.within(|| packet::open("s2", 1)).unwrap();
+    forwarding([tap, veth], pool, |_| {
+        transfer(&hosts[0], &hosts[1], "10.1.0.2:0".parse().unwrap(), 32 << 20);
+        transfer(&hosts[1], &hosts[0], "[fd01::1]:0".parse().unwrap(), 32 << 20);
+        assert!(hosts.iter().all(|host| snmp(host, "Tcp", "InCsumErrors") == 0));
+    });
+}
+
+#[test]
+fn each_worker_has_a_queue() {
+    let (_netns, mut fd, mut netdev, pool) = linked(2);
+    assert_eq!((fd.port.rx.len(), fd.port.tx.len(), fd.port.facts.rx_queues), (2, 2, 2));
+    let sent: Vec<_> = (0..40).map(|i| plain(60 + usize::from(i), i)).collect();
+    assert_eq!(netdev.send(&sent).sent, 40);
+    let mut got = fd.receive(40);
+    got.sort_by_key(|(bytes, _)| bytes.len());
+    assert_eq!(got, sent);
+    fd.port.tx.swap(0, 1);
+    assert_eq!(fd.send(&sent).sent, 40);
+    assert_eq!(netdev.receive(40), sent);
+    drop((fd, netdev));
+    assert_all_free(pool);
+}
+
+#[test]
+fn the_tap_goes_with_its_last_fd_and_a_persistent_one_stays() {
+    let netns = Netns::new();
+    drop(open(&netns, "tap0", 2).unwrap());
+    assert!(!netns.succeeds("ip link show tap0"));
+    for (flags, workers, queues) in [("", 1, 1), ("", 2, 1), ("multi_queue", 1, 1), ("multi_queue", 2, 2)] {
+        netns.ip(&format!("tuntap add dev tap1 mode tap {flags}"));
+        let port = open(&netns, "tap1", workers).unwrap();
+        assert_eq!((port.rx.len(), port.tx.len()), (queues, workers), "{flags} {workers}");
+        drop(port);
+        assert!(netns.succeeds("ip link show tap1"), "{flags} {workers}");
+        netns.ip("link del tap1");
+    }
+}
+
+#[test]
+fn the_mtu_is_set_or_refused() {
+    let netns = Netns::new();
+    let port = netns.within(|| tap::open("tap0", 1, Some(9000))).unwrap();
+    assert_eq!((port.facts.mtu, port.facts.mtu_limit), (9000, 65521));
+    drop(port);
+    let port = netns.within(|| tap::open("tap0", 1, Some(65521))).unwrap();
+    drop(port);
+    let error = netns.within(|| tap::open("tap0", 1, Some(65522))).err().unwrap();
+    assert_eq!(error.to_string(), "cannot set the tap's MTU");
+    assert!(!netns.succeeds("ip link show tap0"), "a failed open left the tap behind");
+}
+
+#[test]
+fn a_link_that_is_down_refuses_and_a_deleted_one_is_gone() {
+    let (netns, mut fd, netdev, pool) = linked(1);
+    drop(netdev);
+    netns.ip("link set tap0 down");
+    assert_eq!(fd.send(&[plain(60, 1)]).refused, 1);
+    assert_eq!(fd.poll().unwrap(), []);
+    netns.ip("link set tap0 up");
+    assert_eq!(fd.send(&[plain(60, 1)]).sent, 1);
+    netns.ip("link del tap0");
+    fd.wait_gone();
+    assert_eq!(fd.send(&[plain(60, 1)]).refused, 1);
+    wait_until("the queue says so each time", || fd.poll().is_err());
+    drop(fd);
+    assert_all_free(pool);
+}
+
+#[test]
+fn what_cannot_be_a_tap_of_ours_is_refused_with_the_reason() {
+    let netns = Netns::new();
+    let _other = open(&netns, "tap0", 1).unwrap();
+    netns.ip("link add veth0 type veth peer name veth1");
+    for (name, text) in [
+        ("tap0", "the tap `tap0` is held by another program"),
+        ("veth0", "`veth0` exists and is no tap, or is no name of a netdev"),
+        ("a-name-of-16-bytes", "`a-name-of-16-bytes` exists and is no tap, or is no name of a netdev"),
+        ("tap%d", "`tap%d` exists and is no tap, or is no name of a netdev"),
+        ("", "`` exists and is no tap, or is no name of a netdev"),
+    ] {
+        assert_eq!(open(&netns, name, 1).err().unwrap().to_string(), text);
+    }
+}

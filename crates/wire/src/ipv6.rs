@@ -1,0 +1,85 @@
+//! IPv6 headers (RFC 8200 section 3).
+
+use core::net::Ipv6Addr;
+use core::ops::{Deref, DerefMut};
+
+use crate::Malformed;
+use crate::checksum::Sum;
+
+/// Bytes of the fixed header.
+pub const HEADER_LEN: usize = 40;
+
+/// A checked view of the fixed header. Written through when made by [`Header::new_checked_mut`].
+#[derive(Clone, Copy, Debug)]
+pub struct Header<B>(B);
+
+impl<'a> Header<&'a [u8; HEADER_LEN]> {
+    /// The header at the front of `bytes`, with its payload inside `bytes`.
+    ///
+    /// # Errors
+    /// What does not fit, see [`Malformed`].
+    #[inline]
+    pub fn new_checked(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let header = Self(bytes.first_chunk().ok_or(Malformed::Truncated)?);
+        if header.0[0] >> 4 != 6 {
+            return Err(Malformed::Version);
+        }
+        if HEADER_LEN + header.payload_len() > bytes.len() { Err(Malformed::Truncated) } else { Ok(header) }
+    }
+}
+
+impl<'a> Header<&'a mut [u8; HEADER_LEN]> {
+    /// As [`Header::new_checked`], to be written. Lengths are not checked: they may be what is to be set.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`] when `bytes` is shorter than [`HEADER_LEN`].
+    #[inline]
+    pub fn new_checked_mut(bytes: &'a mut [u8]) -> Result<Self, Malformed> {
+        bytes.first_chunk_mut().map(Self).ok_or(Malformed::Truncated)
+    }
+}
+
+impl<B: Deref<Target = [u8; HEADER_LEN]>> Header<B> {
+    /// Bytes after the fixed header, extension headers included.
+    #[inline]
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        usize::from(u16::from_be_bytes([self.0[4], self.0[5]]))
+    }
+
+    /// The type of what follows the fixed header.
+    #[inline]
+    #[must_use]
+    pub fn next_header(&self) -> u8 {
+        self.0[6]
+    }
+
+    /// The source.
+    #[inline]
+    #[must_use]
+    pub fn source(&self) -> Ipv6Addr {
+        let [_, _, _, _, _, _, _, _, src @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *self.0;
+        Ipv6Addr::from(src)
+    }
+
+    /// The destination.
+    #[inline]
+    #[must_use]
+    pub fn destination(&self) -> Ipv6Addr {
+        let [.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *self.0;
+        Ipv6Addr::from([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+    }
+
+    /// The sum of the two addresses, for a pseudo-header.
+    #[inline]
+    pub(crate) fn address_sum(&self) -> Sum {
+        Sum::of(&self.0[8..])
+    }
+}
+
+impl<B: DerefMut<Target = [u8; HEADER_LEN]>> Header<B> {
+    /// Sets the bytes after the fixed header.
+    pub fn set_payload_len(&mut self, len: u16) {
+        self.0[4..6].copy_from_slice(&len.to_be_bytes());
+    }
+}

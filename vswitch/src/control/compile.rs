@@ -1,0 +1,106 @@
+//! Desired state and the state of devices -> the snapshot that workers read.
+
+use std::sync::Arc;
+
+use vswitch_api::Topology;
+use vswitch_api::topology;
+use vswitch_dataplane::counters::NetworkCounters;
+use vswitch_dataplane::{
+    Attachment, Fdb, NetId, Network, Port, PortCounters, Snapshot, Storm, Trunk, TrunkEntry,
+};
+use vswitch_io::Facts;
+use vswitch_wire::Caps;
+
+use super::ids::Ids;
+
+/// Bytes of an Ethernet header, which an MTU does not count.
+const ETHERNET_HEADER: u32 = 14;
+
+/// What a snapshot needs to know of a port beyond its configuration.
+pub(super) struct PortInput<'a> {
+    pub(super) config: &'a topology::Port,
+    pub(super) counters: Arc<[PortCounters]>,
+    /// `None` while the port waits for its netdev.
+    pub(super) device: Option<DeviceInput<'a>>,
+}
+
+/// The device of an attached port.
+pub(super) struct DeviceInput<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) up: bool,
+    /// The netdev's MTU in bytes.
+    pub(super) mtu: u32,
+}
+
+/// The MTU that a port enforces, in bytes: what was asked for, or the netdev's, and never more than the driver can carry.
+pub(super) fn effective_mtu(config: &topology::Port, device: &DeviceInput<'_>) -> u32 {
+    config.mtu.unwrap_or(device.mtu).min(device.facts.mtu_limit)
+}
+
+/// One counter block for each worker.
+pub(super) fn counters<T: Default>(workers: usize) -> Arc<[T]> {
+    (0..workers).map(|_| T::default()).collect()
+}
+
+/// Compiles a checked topology. Every network and port of it has a number.
+pub(super) fn snapshot<'a>(
+    desired: &Topology,
+    ports: impl Iterator<Item = (u16, PortInput<'a>)>,
+    port_ids: &Ids,
+    net_ids: &Ids,
+    net_counters: impl Fn(&str) -> Arc<[NetworkCounters]>,
+    fdb: &Arc<Fdb>,
+) -> Snapshot {
+    let mut networks = vec![None; net_ids.span()];
+    for network in &desired.network {
+        let Some(id) = net_ids.get(&network.name) else { continue };
+        networks[usize::from(id)] =
+            Some(Network::new(network.max_macs, network.ageing, net_counters(&network.name)));
+    }
+    let mut compiled = vec![None; port_ids.span()];
+    for (id, input) in ports {
+        compiled[usize::from(id)] = Some(port(input, desired, net_ids));
+    }
+    Snapshot::new(compiled, networks, Arc::clone(fdb))
+}
+
+fn port(input: PortInput<'_>, desired: &Topology, net_ids: &Ids) -> Port {
+    let config = input.config;
+    let device = input.device;
+    // A port that waits takes no frame; the usual MTU is for `trace` alone.
+    let mtu = device.as_ref().map_or(1500, |d| effective_mtu(config, d));
+    Port {
+        attachment: attachment(config, desired, net_ids),
+        isolated: config.isolated,
+        up: device.as_ref().is_some_and(|d| d.up),
+        max_frame: mtu + ETHERNET_HEADER,
+        caps: device.as_ref().map_or(Caps::NONE, |d| d.facts.caps),
+        max_macs: config.max_macs.unwrap_or(u32::MAX),
+        storm: Storm {
+            broadcast: config.storm.broadcast.map(|r| r.0),
+            multicast: config.storm.multicast.map(|r| r.0),
+            unknown: config.storm.unknown.map(|r| r.0),
+        },
+        counters: input.counters,
+    }
+}
+
+fn attachment(config: &topology::Port, desired: &Topology, net_ids: &Ids) -> Attachment {
+    let id = |name: &str| net_ids.get(name).map(NetId);
+    if let Some(network) = config.access.as_deref().and_then(id) {
+        return Attachment::Access(network);
+    }
+    let native = config.native.as_deref().and_then(id);
+    let entries: Vec<TrunkEntry> = config
+        .trunk
+        .iter()
+        .filter_map(|entry| {
+            let own = || desired.network.iter().find(|n| n.name == entry.network).and_then(|n| n.vlan);
+            Some(TrunkEntry { vid: entry.vlan.or_else(own)?, network: id(&entry.network)? })
+        })
+        .collect();
+    if entries.is_empty() && native.is_none() {
+        return Attachment::None;
+    }
+    Attachment::Trunk(Arc::new(Trunk::new(&entries, native)))
+}

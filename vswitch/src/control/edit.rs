@@ -1,0 +1,201 @@
+//! Commands as edits of the desired state: each takes a topology and gives the one that the user wants.
+//!
+//! What the edits cannot know (whether the result is sound, whether the machine can have it) is left to
+//! the check and to `apply`, which every edit goes through.
+
+use serde_json::{Map, Value};
+use vswitch_api::Topology;
+use vswitch_api::request::{FdbKey, NewPort, PortPatch};
+use vswitch_api::response::{ErrorBody, ErrorCode, Problem};
+use vswitch_api::topology::{Network, Port, StaticEntry};
+
+/// A refusal with a way to mend it.
+pub fn refuse(code: ErrorCode, message: impl Into<String>, mend: impl Into<String>) -> ErrorBody {
+    ErrorBody { code, message: message.into(), mend: mend.into(), problems: Vec::new() }
+}
+
+/// Mistakes of a topology, as one refusal.
+pub fn mistakes(problems: Vec<Problem>) -> ErrorBody {
+    let first = problems.first().map_or_else(String::new, ToString::to_string);
+    let message = match problems.len() {
+        1 => first,
+        n => format!("{first} (and {} more mistakes)", n - 1),
+    };
+    ErrorBody { problems, ..refuse(ErrorCode::Invalid, message, "") }
+}
+
+/// There is no such port.
+pub fn no_port(name: &str) -> ErrorBody {
+    refuse(ErrorCode::NotFound, format!("there is no port {name:?}"), "`vswitchctl port list` shows all")
+}
+
+/// There is no such network.
+pub fn no_network(name: &str) -> ErrorBody {
+    refuse(
+        ErrorCode::NotFound,
+        format!("there is no network {name:?}"),
+        "`vswitchctl network list` shows all",
+    )
+}
+
+/// `network add`.
+pub fn add_network(mut t: Topology, network: Network) -> Result<Topology, ErrorBody> {
+    if t.network.iter().any(|n| n.name == network.name) {
+        let message = format!("network {:?} exists already", network.name);
+        return Err(refuse(ErrorCode::Conflict, message, "delete it first, or choose another name"));
+    }
+    t.network.push(network);
+    Ok(t)
+}
+
+/// `network del`: only when no port carries it.
+pub fn del_network(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
+    let Some(at) = t.network.iter().position(|n| n.name == name) else { return Err(no_network(name)) };
+    let users: Vec<&str> = t.port.iter().filter(|p| p.carries(name)).map(|p| p.name.as_str()).collect();
+    if !users.is_empty() {
+        let message = format!("network {name:?} is used by port {}", users.join(", "));
+        return Err(refuse(ErrorCode::Conflict, message, "delete these ports, or give them another network"));
+    }
+    t.network.remove(at);
+    t.fdb.retain(|e| e.network != name);
+    Ok(t)
+}
+
+/// `port add`, with the network that `--vlan` implies.
+pub fn add_port(mut t: Topology, new: NewPort) -> Result<Topology, ErrorBody> {
+    let mut port = new.port;
+    if t.port.iter().any(|p| p.name == port.name) {
+        let message = format!("port {:?} exists already", port.name);
+        return Err(refuse(ErrorCode::Conflict, message, "change it by `port set`, or delete it first"));
+    }
+    if let Some(vid) = new.vlan {
+        if port.access.is_some() {
+            let mend = "give either the network or its VLAN ID";
+            return Err(refuse(ErrorCode::Invalid, "the port has both `access` and `vlan`", mend));
+        }
+        let mut same = t.network.iter().filter(|n| n.vlan == Some(vid));
+        let name = match (same.next(), same.next()) {
+            (Some(only), None) => only.name.clone(),
+            (Some(_), Some(_)) => {
+                let message = format!("more than one network has the VLAN ID {vid}");
+                return Err(refuse(ErrorCode::Conflict, message, "name the network: `--access NET`"));
+            }
+            (None, _) => {
+                let name = format!("vlan{vid}");
+                t = add_network(t, Network { vlan: Some(vid), ..Network::new(&name) })?;
+                name
+            }
+        };
+        port.access = Some(name);
+    }
+    t.port.push(port);
+    Ok(t)
+}
+
+/// `port set`: a JSON merge patch (RFC 7396) of one level, since no field of a port but `storm` has fields.
+pub fn set_port(mut t: Topology, name: &str, patch: PortPatch) -> Result<Topology, ErrorBody> {
+    let Some(port) = t.port.iter_mut().find(|p| p.name == name) else { return Err(no_port(name)) };
+    let invalid = |e: serde_json::Error| refuse(ErrorCode::Invalid, format!("port {name:?}: {e}"), "");
+    let mut fields = match serde_json::to_value(&*port).map_err(invalid)? {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    merge(&mut fields, patch.0);
+    let changed: Port = serde_json::from_value(Value::Object(fields)).map_err(invalid)?;
+    if changed.name != name {
+        let mend = "delete the port and add one with the new name";
+        return Err(refuse(ErrorCode::Invalid, "a port's name cannot be changed", mend));
+    }
+    *port = changed;
+    Ok(t)
+}
+
+/// RFC 7396 section 2.
+fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                target.remove(&key);
+            }
+            Value::Object(inner) => {
+                let slot = target.entry(key).or_insert_with(|| Value::Object(Map::new()));
+                if !slot.is_object() {
+                    *slot = Value::Object(Map::new());
+                }
+                if let Value::Object(fields) = slot {
+                    merge(fields, inner);
+                }
+            }
+            value => {
+                target.insert(key, value);
+            }
+        }
+    }
+}
+
+/// `port del`, with the static entries that point to it.
+pub fn del_port(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
+    let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(no_port(name)) };
+    t.port.remove(at);
+    t.fdb.retain(|e| e.port != name);
+    // A lab's host has no place without its port.
+    t.host.retain(|h| h.port != name);
+    Ok(t)
+}
+
+/// `fdb add`: in place of an entry of the same MAC.
+pub fn add_fdb(mut t: Topology, entry: StaticEntry) -> Topology {
+    t.fdb.retain(|e| !(e.network == entry.network && e.mac == entry.mac));
+    t.fdb.push(entry);
+    t
+}
+
+/// `fdb del` of a static entry; `None` when there is none.
+pub fn del_fdb(mut t: Topology, key: &FdbKey) -> Option<Topology> {
+    let before = t.fdb.len();
+    t.fdb.retain(|e| !(e.network == key.network && e.mac == key.mac));
+    (t.fdb.len() < before).then_some(t)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use vswitch_wire::Vid;
+
+    fn new_port(name: &str, vlan: u16) -> NewPort {
+        NewPort { port: Port::new(name), vlan: Vid::new(vlan).ok() }
+    }
+
+    #[test]
+    fn port_add_with_a_vlan_makes_its_network_once() {
+        let t = add_port(Topology::default(), new_port("web1", 10)).unwrap();
+        let t = add_port(t, new_port("web2", 10)).unwrap();
+        assert_eq!(t.network.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["vlan10"]);
+        assert!(t.port.iter().all(|p| p.access.as_deref() == Some("vlan10")));
+        assert_eq!(add_port(t, new_port("web1", 10)).unwrap_err().code, ErrorCode::Conflict);
+    }
+
+    #[test]
+    fn port_set_merges_and_null_restores_the_default() {
+        let t = add_port(Topology::default(), new_port("web1", 10)).unwrap();
+        let patch = |v: Value| PortPatch(v.as_object().unwrap().clone());
+        let t = set_port(t, "web1", patch(json!({"isolated": true, "max_macs": 5}))).unwrap();
+        assert_eq!((t.port[0].isolated, t.port[0].max_macs), (true, Some(5)));
+        let t = set_port(t, "web1", patch(json!({"max_macs": null}))).unwrap();
+        assert_eq!((t.port[0].isolated, t.port[0].max_macs), (true, None));
+        assert_eq!(
+            set_port(t.clone(), "web1", patch(json!({"nam": 1}))).unwrap_err().code,
+            ErrorCode::Invalid
+        );
+        assert_eq!(set_port(t, "x", patch(json!({}))).unwrap_err().code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn a_network_in_use_is_not_deleted() {
+        let t = add_port(Topology::default(), new_port("web1", 10)).unwrap();
+        assert_eq!(del_network(t.clone(), "vlan10").unwrap_err().code, ErrorCode::Conflict);
+        let t = del_port(t, "web1").unwrap();
+        assert!(del_network(t, "vlan10").unwrap().network.is_empty());
+    }
+}

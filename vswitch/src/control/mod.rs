@@ -1,0 +1,205 @@
+//! The control thread: desired state in, snapshots out.
+//!
+//! One task owns everything here, so nothing needs a lock. It is told what to do by [`Job`]s (from the HTTP
+//! API), by netlink, by workers' events and by one timer. Desired state ([`Topology`]) is the source of truth:
+//! a change is checked, its devices are opened, and only then is it published; if a step fails the old state
+//! stands. A port whose netdev is missing waits; it is attached when the netdev comes, or comes back.
+
+mod apply;
+mod compile;
+mod device;
+pub mod edit;
+mod follow;
+mod ids;
+mod report;
+mod safety;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use vswitch_api::Topology;
+use vswitch_api::response::{ErrorBody, ErrorCode};
+use vswitch_dataplane::counters::NetworkCounters;
+use vswitch_dataplane::{Fdb, PortCounters, Snapshot};
+use vswitch_io::Pool;
+
+use crate::clock::Clock;
+use crate::netlink::Links;
+use crate::worker::{Event, Setup, Workers};
+use device::{Device, Opener};
+use ids::Ids;
+
+pub use apply::Options;
+
+/// FDB entries that there is room for.
+const FDB_CAPACITY: usize = 1 << 20;
+/// How often the FDB ages a part of itself.
+const AGEING_STEP: Duration = Duration::from_millis(100);
+/// How often devices are looked at for what netlink does not announce.
+const DEVICE_CHECK: Duration = Duration::from_secs(1);
+
+/// One thing for the control task to do.
+pub type Job = Box<dyn for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output = ()> + 'a>> + Send>;
+
+/// The way to the control task, from anywhere.
+#[derive(Clone)]
+pub struct Remote(mpsc::Sender<Job>);
+
+impl Remote {
+    /// Has `ask` done by the control task.
+    ///
+    /// # Errors
+    /// The daemon is about to end.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output = T> + 'a>> + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        let ending = || edit::refuse(ErrorCode::Internal, "the daemon is about to end", "");
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |control| {
+            let result = ask(control);
+            Box::pin(async move {
+                let _ = reply.send(result.await); // a client that went away wants no answer
+            })
+        });
+        self.0.send(job).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+}
+
+/// A port of the desired state, and what became of it.
+struct PortRecord {
+    counters: Arc<[PortCounters]>,
+    /// The operator said that this netdev may be taken although the host is reached by it.
+    forced: bool,
+    state: PortState,
+}
+
+enum PortState {
+    /// Not attached, and why.
+    Waiting(String),
+    /// Served by the workers.
+    Attached(Device),
+}
+
+/// What the control task owns.
+pub struct Control {
+    clock: Clock,
+    opener: Opener,
+    cpus: Vec<Option<usize>>,
+    workers: Workers,
+    links: Links,
+    worker_events: mpsc::Receiver<Event>,
+    desired: Topology,
+    port_ids: Ids,
+    net_ids: Ids,
+    ports: BTreeMap<String, PortRecord>,
+    networks: BTreeMap<String, Arc<[NetworkCounters]>>,
+    fdb: Arc<Fdb>,
+    /// The published snapshot.
+    snapshot: Arc<Snapshot>,
+    /// What ports counted that are gone.
+    retired: report::Totals,
+}
+
+impl Control {
+    /// Starts the workers, with an empty topology. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn start(
+        cpus: Vec<Option<usize>>,
+        polling: crate::worker::Polling,
+        pool: &'static Pool,
+    ) -> io::Result<Self> {
+        let clock = Clock::start();
+        let fdb = Arc::new(Fdb::new(FDB_CAPACITY));
+        let snapshot = Arc::new(Snapshot::new(Vec::new(), Vec::new(), Arc::clone(&fdb)));
+        let (events, worker_events) = mpsc::channel(vswitch_api::topology::PORTS_MAX);
+        let setup = Setup { cpus: cpus.clone(), polling, pool, clock, events };
+        let workers = Workers::start(&setup, Arc::clone(&snapshot))?;
+        Ok(Self {
+            clock,
+            opener: Opener { pool, workers: workers.count() },
+            cpus,
+            workers,
+            links: Links::open().await?,
+            worker_events,
+            desired: Topology::default(),
+            port_ids: Ids::default(),
+            net_ids: Ids::default(),
+            ports: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            fdb,
+            snapshot,
+            retired: report::Totals::default(),
+        })
+    }
+
+    /// The running configuration.
+    pub fn desired(&self) -> &Topology {
+        &self.desired
+    }
+
+    /// A way to this task, and the jobs that come by it, for [`Control::run`].
+    pub fn remote() -> (Remote, mpsc::Receiver<Job>) {
+        let (jobs, inbox) = mpsc::channel(64);
+        (Remote(jobs), inbox)
+    }
+
+    /// Works until `end` is done, then detaches every port.
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, end: impl Future<Output = ()>) {
+        let mut ageing = tokio::time::interval(AGEING_STEP);
+        ageing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut devices = tokio::time::interval(DEVICE_CHECK);
+        devices.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                Some(job) = jobs.recv() => job(&mut self).await,
+                Some(event) = self.worker_events.recv() => self.on_worker_event(event).await,
+                changed = self.links.changed() => match changed {
+                    Ok(()) => self.follow_links().await,
+                    Err(error) => {
+                        tracing::error!(%error, "netlink is lost: links are not followed any more");
+                        break;
+                    }
+                },
+                _ = ageing.tick() => { self.fdb.age(&self.snapshot, self.clock.now()); }
+                _ = devices.tick() => self.check_devices().await,
+            }
+        }
+        self.detach_all().await;
+    }
+
+    /// Compiles the desired state anew, publishes it, and waits until no worker uses an older one.
+    async fn publish(&mut self) {
+        let ports = self.desired.port.iter().filter_map(|config| {
+            let record = self.ports.get(&config.name)?;
+            let device = match &record.state {
+                PortState::Attached(d) => {
+                    Some(compile::DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu })
+                }
+                PortState::Waiting(_) => None,
+            };
+            let input = compile::PortInput { config, counters: Arc::clone(&record.counters), device };
+            Some((self.port_ids.get(&config.name)?, input))
+        });
+        let count = self.workers.count();
+        let counters =
+            |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
+        let snapshot =
+            compile::snapshot(&self.desired, ports, &self.port_ids, &self.net_ids, counters, &self.fdb);
+        self.snapshot = Arc::new(snapshot);
+        let old = self.workers.publish(Arc::clone(&self.snapshot));
+        self.workers.settle().await;
+        drop(old); // freed here, not by a worker
+    }
+}

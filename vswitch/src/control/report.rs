@@ -1,0 +1,340 @@
+//! What the switch tells of itself: status, ports, networks, FDB and counters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
+
+use vswitch_api::request::FdbQuery;
+use vswitch_api::response::{
+    Conservation, Drops, ErrorBody, FdbEntry, FdbTotals, Flushed, Health, LinkState, NetworkState,
+    NetworkStats, Offloads, PortCounters as CountersView, PortState as PortView, PortStats, PortTotals,
+    Stats, Status, TenantStats, Traffic, Worker,
+};
+use vswitch_api::topology::{Kind, Network, Port};
+use vswitch_dataplane::counters::NetworkCounters;
+use vswitch_dataplane::fdb::{Entry, Filter};
+use vswitch_dataplane::{NetId, PortCounters, PortId, Reason};
+use vswitch_wire::Caps;
+
+use crate::worker::Pulse;
+
+use super::compile::{self, DeviceInput};
+use super::device::Device;
+use super::{Control, PortState, edit};
+
+/// Sums of port counters over workers, or over ports.
+#[derive(Clone, Debug)]
+pub(super) struct Totals {
+    rx_packets: u64,
+    rx_bytes: u64,
+    rx_missed: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+    replicated: u64,
+    originated: u64,
+    consumed: u64,
+    flooded: u64,
+    learn_refused: u64,
+    drops: [u64; Reason::COUNT],
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            rx_packets: 0,
+            rx_bytes: 0,
+            rx_missed: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+            replicated: 0,
+            originated: 0,
+            consumed: 0,
+            flooded: 0,
+            learn_refused: 0,
+            drops: [0; Reason::COUNT],
+        }
+    }
+}
+
+impl Totals {
+    fn of(counters: &[PortCounters]) -> Self {
+        let mut totals = Self::default();
+        totals.add_all(counters);
+        totals
+    }
+
+    /// Adds what each worker counted at one port.
+    pub(super) fn add_all(&mut self, counters: &[PortCounters]) {
+        for c in counters {
+            self.rx_packets += c.rx_packets.get();
+            self.rx_bytes += c.rx_bytes.get();
+            self.rx_missed += c.rx_missed.get();
+            self.tx_packets += c.tx_packets.get();
+            self.tx_bytes += c.tx_bytes.get();
+            self.replicated += c.replicated.get();
+            self.originated += c.originated.get();
+            self.consumed += c.consumed.get();
+            self.flooded += c.flooded.get();
+            self.learn_refused += c.learn_refused.get();
+            for (sum, drop) in self.drops.iter_mut().zip(&c.drops) {
+                *sum += drop.get();
+            }
+        }
+    }
+
+    fn drops(&self) -> Drops {
+        let named = Reason::ALL.iter().map(|r| (r.name().to_owned(), self.drops[r.index()]));
+        named.filter(|(_, n)| *n > 0).collect()
+    }
+
+    fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    fn view(&self) -> CountersView {
+        CountersView {
+            rx_packets: self.rx_packets,
+            rx_bytes: self.rx_bytes,
+            tx_packets: self.tx_packets,
+            tx_bytes: self.tx_bytes,
+            flooded: self.flooded,
+            learn_refused: self.learn_refused,
+            missed: self.rx_missed,
+            dropped: self.dropped(),
+            drops: self.drops(),
+        }
+    }
+
+    fn conservation(&self) -> Conservation {
+        Conservation {
+            received: self.rx_packets,
+            originated: self.originated,
+            replicated: self.replicated,
+            transmitted: self.tx_packets,
+            consumed: self.consumed,
+            dropped: self.dropped(),
+        }
+    }
+}
+
+fn traffic(counters: &[NetworkCounters]) -> Traffic {
+    counters.iter().fold(Traffic::default(), |t, c| Traffic {
+        packets: t.packets + c.packets.get(),
+        bytes: t.bytes + c.bytes.get(),
+        flooded: t.flooded + c.flooded.get(),
+    })
+}
+
+fn offload_words(caps: Caps) -> Vec<String> {
+    let all = [(caps.csum, "csum"), (caps.tso4, "tso4"), (caps.tso6, "tso6"), (caps.uso, "uso")];
+    all.iter().filter(|(has, _)| *has).map(|(_, word)| (*word).to_owned()).collect()
+}
+
+impl Control {
+    /// `status`.
+    pub fn status(&self) -> Status {
+        let mut ports = PortTotals { total: self.desired.port.len() as u64, ..PortTotals::default() };
+        let mut health = Vec::new();
+        for name in self.desired.port.iter().map(|p| &p.name) {
+            let (state, reason) = self.link_state(name);
+            match state {
+                LinkState::Up => ports.up += 1,
+                LinkState::Down => ports.down += 1,
+                LinkState::Waiting => ports.waiting += 1,
+            }
+            if let Some(text) = reason {
+                health.push(Health { part: format!("port {name}"), ok: false, text });
+            }
+        }
+        let worker = |(index, (cpu, pulse)): (usize, (&Option<usize>, &Pulse))| Worker {
+            index: index as u32,
+            cpu: cpu.map(|c| c as u32),
+            queues: pulse.queues.load(Relaxed),
+            asleep: pulse.asleep.load(Relaxed),
+        };
+        Status {
+            name: self.desired.switch.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.clock.now().as_secs(),
+            workers: self.cpus.iter().zip(self.workers.pulses()).enumerate().map(worker).collect(),
+            ports,
+            networks: self.desired.network.len() as u64,
+            fdb: FdbTotals { entries: self.fdb.len() as u64, capacity: self.fdb.capacity() as u64 },
+            health,
+        }
+    }
+
+    fn link_state(&self, port: &str) -> (LinkState, Option<String>) {
+        match self.ports.get(port).map(|r| &r.state) {
+            Some(PortState::Attached(d)) if d.up => (LinkState::Up, None),
+            Some(PortState::Attached(d)) => {
+                let mend =
+                    format!("{} is down or has no carrier; try: ip link set {} up", d.netdev, d.netdev);
+                (LinkState::Down, Some(mend))
+            }
+            Some(PortState::Waiting(why)) => (LinkState::Waiting, Some(why.clone())),
+            None => (LinkState::Waiting, None),
+        }
+    }
+
+    /// `port list`.
+    pub fn port_views(&self) -> Vec<PortView> {
+        let macs = self.macs_by(|e| e.port.0);
+        self.desired.port.iter().map(|p| self.port_view(p, &macs)).collect()
+    }
+
+    fn macs_by(&self, key: impl Fn(&Entry) -> u16) -> BTreeMap<u16, u64> {
+        let mut counts = BTreeMap::new();
+        for entry in self.fdb.entries(self.clock.now()) {
+            *counts.entry(key(&entry)).or_default() += 1;
+        }
+        counts
+    }
+
+    fn port_view(&self, config: &Port, macs: &BTreeMap<u16, u64>) -> PortView {
+        let (state, reason) = self.link_state(&config.name);
+        let record = self.ports.get(&config.name);
+        let device = record.and_then(|r| match &r.state {
+            PortState::Attached(device) => Some(device),
+            PortState::Waiting(_) => None,
+        });
+        let input = |d: &Device| {
+            compile::effective_mtu(config, &DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu })
+        };
+        let id = self.port_ids.get(&config.name);
+        PortView {
+            name: config.name.clone(),
+            kind: device.map_or(config.kind, |d| kind_in_use(d.facts.kind)),
+            configured_kind: config.kind,
+            netdev: config.netdev().to_owned(),
+            state,
+            reason,
+            mode: device.map(|d| d.facts.mode.clone()),
+            why: device.map(|d| d.facts.why.clone()),
+            queues: device.map_or(0, |d| d.facts.rx_queues),
+            offloads: device.map_or_else(Offloads::default, |d| Offloads {
+                tx: offload_words(d.facts.caps),
+                rx: offload_words(d.facts.rx_caps),
+            }),
+            mtu: device.map(input),
+            mtu_limit: device.map(|d| d.facts.mtu_limit),
+            access: config.access.clone(),
+            trunk: config.trunk.clone(),
+            native: config.native.clone(),
+            isolated: config.isolated,
+            macs: id.and_then(|id| macs.get(&id).copied()).unwrap_or(0),
+            max_macs: config.max_macs,
+            storm: config.storm,
+            counters: record.map_or_else(CountersView::default, |r| Totals::of(&r.counters).view()),
+        }
+    }
+
+    /// `network list`.
+    pub fn network_views(&self) -> Vec<NetworkState> {
+        let macs = self.macs_by(|e| e.network.0);
+        let view = |n: &Network| NetworkState {
+            name: n.name.clone(),
+            tenant: n.tenant.clone(),
+            vlan: n.vlan,
+            ageing: vswitch_api::value::duration::format(n.ageing),
+            macs: self.net_ids.get(&n.name).and_then(|id| macs.get(&id).copied()).unwrap_or(0),
+            max_macs: n.max_macs,
+            ports: self.desired.port.iter().filter(|p| p.carries(&n.name)).map(|p| p.name.clone()).collect(),
+        };
+        self.desired.network.iter().map(view).collect()
+    }
+
+    /// `fdb list`, in the order of network and MAC.
+    ///
+    /// # Errors
+    /// The query names what does not exist.
+    pub fn fdb_views(&self, query: &FdbQuery) -> Result<Vec<FdbEntry>, ErrorBody> {
+        let filter = self.filter(query)?;
+        let wanted = |e: &&Entry| {
+            filter.network.is_none_or(|n| n == e.network) && filter.port.is_none_or(|p| p == e.port)
+        };
+        let view = |e: &Entry| {
+            Some(FdbEntry {
+                network: self.net_ids.name(e.network.0)?.to_owned(),
+                mac: e.mac,
+                port: self.port_ids.name(e.port.0)?.to_owned(),
+                is_static: e.is_static,
+                held: e.is_held,
+                idle_seconds: if e.is_static { 0 } else { e.idle.as_secs() },
+            })
+        };
+        let mut all: Vec<_> =
+            self.fdb.entries(self.clock.now()).iter().filter(wanted).filter_map(view).collect();
+        all.sort_by(|a, b| (&a.network, a.mac).cmp(&(&b.network, b.mac)));
+        Ok(all)
+    }
+
+    /// `stats`.
+    pub fn stats(&self) -> Stats {
+        let mut whole = self.retired.clone();
+        let mut ports = Vec::new();
+        for name in self.desired.port.iter().map(|p| &p.name) {
+            let Some(record) = self.ports.get(name) else { continue };
+            whole.add_all(&record.counters);
+            ports.push(PortStats { name: name.clone(), counters: Totals::of(&record.counters).view() });
+        }
+        let mut tenants: BTreeMap<String, Traffic> = BTreeMap::new();
+        let mut networks = Vec::new();
+        for network in &self.desired.network {
+            let traffic = self.networks.get(&network.name).map_or_else(Traffic::default, |c| traffic(c));
+            if let Some(tenant) = &network.tenant {
+                let sum = tenants.entry(tenant.clone()).or_default();
+                sum.packets += traffic.packets;
+                sum.bytes += traffic.bytes;
+                sum.flooded += traffic.flooded;
+            }
+            networks.push(NetworkStats {
+                name: network.name.clone(),
+                tenant: network.tenant.clone(),
+                traffic,
+            });
+        }
+        let drops = whole.drops();
+        let known: BTreeSet<&str> = drops.keys().map(String::as_str).collect();
+        let meaning = |r: &&Reason| known.contains(r.name());
+        Stats {
+            ports,
+            networks,
+            tenants: tenants.into_iter().map(|(name, traffic)| TenantStats { name, traffic }).collect(),
+            reasons: Reason::ALL
+                .iter()
+                .filter(meaning)
+                .map(|r| (r.name().to_owned(), r.text().to_owned()))
+                .collect(),
+            conservation: whole.conservation(),
+            drops,
+        }
+    }
+
+    /// `fdb flush`: learnt entries only.
+    ///
+    /// # Errors
+    /// The query names what does not exist.
+    pub fn flush(&self, query: &FdbQuery) -> Result<Flushed, ErrorBody> {
+        Ok(Flushed { flushed: self.fdb.flush(self.filter(query)?) as u64 })
+    }
+
+    fn filter(&self, query: &FdbQuery) -> Result<Filter, ErrorBody> {
+        let network =
+            query.network.as_deref().map(|n| self.net_ids.get(n).ok_or_else(|| edit::no_network(n)));
+        let port = query.port.as_deref().map(|p| self.port_ids.get(p).ok_or_else(|| edit::no_port(p)));
+        Ok(Filter {
+            network: network.transpose()?.map(NetId),
+            port: port.transpose()?.map(PortId),
+            statics: false,
+        })
+    }
+}
+
+fn kind_in_use(kind: vswitch_io::Kind) -> Kind {
+    match kind {
+        vswitch_io::Kind::Xdp => Kind::Xdp,
+        vswitch_io::Kind::Tap => Kind::Tap,
+        vswitch_io::Kind::Packet | vswitch_io::Kind::Loopback => Kind::Packet,
+    }
+}

@@ -1,0 +1,44 @@
+//! What protects the operator: a netdev by which the host is reached is not taken without being told so twice.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use vswitch_api::response::{ErrorBody, ErrorCode};
+use vswitch_api::topology::{Kind, Port};
+
+use super::edit::refuse;
+use crate::netlink::Links;
+
+/// Stand for any far address: documentation prefixes (RFC 5737, RFC 3849), which only a default route covers.
+const FAR: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
+/// Refuses a netdev that carries the default route, or by which the caller's session (`peer`) is reached.
+pub(super) async fn check(
+    links: &Links,
+    port: &Port,
+    forced: bool,
+    peer: Option<IpAddr>,
+) -> Result<(), ErrorBody> {
+    let Some(link) = links.by_name(port.netdev()).filter(|_| !forced && port.kind != Kind::Tap) else {
+        return Ok(());
+    };
+    let mend = "use another netdev, or say --force if you are sure that you will still reach this host";
+    let refusal = |what: String| {
+        let message = format!(
+            "port {:?}: {} carries {what}, and attaching it would cut that off",
+            port.name, link.name
+        );
+        Err(refuse(ErrorCode::NeedsForce, message, mend))
+    };
+    for far in FAR {
+        if links.route_to(far).await == Some(link.index) {
+            return refusal("the default route of this host".to_owned());
+        }
+    }
+    if let Some(peer) = peer.filter(|p| !p.is_loopback())
+        && links.route_to(peer).await == Some(link.index)
+    {
+        return refusal(format!("your session from {peer}"));
+    }
+    Ok(())
+}

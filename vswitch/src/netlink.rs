@@ -1,0 +1,191 @@
+//! The kernel's links as the daemon follows them: one dump at the start, then events.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+
+use futures_channel::mpsc::UnboundedReceiver;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::RouteAttribute;
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
+
+/// One netdev of the daemon's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index; a device that is created anew has another one.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Administratively up and with carrier.
+    pub up: bool,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// The kind in `ip -d link` terms, as in `veth` or `tun`; `None` for physical devices.
+    pub kind: Option<String>,
+    /// A bridge or bond that owns it.
+    pub controller: Option<u32>,
+}
+
+/// Follows the links.
+pub struct Links {
+    handle: Handle,
+    events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
+    by_index: HashMap<u32, Link>,
+    by_name: HashMap<String, u32>,
+    /// Events were lost: only a new dump tells the truth.
+    stale: bool,
+}
+
+impl Links {
+    /// Subscribes, then reads all links. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What netlink said.
+    pub async fn open() -> io::Result<Self> {
+        let (connection, handle, events) = new_multicast_connection(&[MulticastGroup::Link])?;
+        tokio::spawn(connection);
+        let mut links =
+            Self { handle, events, by_index: HashMap::new(), by_name: HashMap::new(), stale: true };
+        links.resync().await?;
+        Ok(links)
+    }
+
+    /// The link of that name, if there is one now.
+    pub fn by_name(&self, name: &str) -> Option<&Link> {
+        self.by_index.get(self.by_name.get(name)?)
+    }
+
+    /// The link of that index.
+    pub fn by_index(&self, index: u32) -> Option<&Link> {
+        self.by_index.get(&index)
+    }
+
+    /// Waits until some link has changed in a way that matters, and takes in everything that is
+    /// there to be read, so that a storm of events costs one round of the caller. Cancel-safe.
+    ///
+    /// # Errors
+    /// The netlink socket failed.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        loop {
+            if self.stale {
+                self.resync().await?;
+                return Ok(());
+            }
+            let Some((message, _)) = self.events.next().await else {
+                return Err(io::Error::other("the netlink socket was closed"));
+            };
+            let mut changed = self.take(message);
+            while let Some(Some((message, _))) = self.events.next().now_or_never() {
+                changed |= self.take(message);
+            }
+            if changed && !self.stale {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> bool {
+        match message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => match read_link(&m) {
+                Some(link) => self.insert(link),
+                None => false,
+            },
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) => self.remove(m.header.index),
+            // The socket's buffer ran over: what was lost is unknown.
+            NetlinkPayload::Overrun(_) => {
+                self.stale = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a link in; true when it is new or has changed.
+    fn insert(&mut self, link: Link) -> bool {
+        if self.by_index.get(&link.index) == Some(&link) {
+            return false;
+        }
+        self.remove(link.index); // it may have had another name
+        self.by_name.insert(link.name.clone(), link.index);
+        self.by_index.insert(link.index, link);
+        true
+    }
+
+    fn remove(&mut self, index: u32) -> bool {
+        let Some(old) = self.by_index.remove(&index) else { return false };
+        // The name may be another link's by now.
+        if self.by_name.get(&old.name) == Some(&index) {
+            self.by_name.remove(&old.name);
+        }
+        true
+    }
+
+    /// Reads all links anew: after this, what was there before the call is known. True when that is news.
+    ///
+    /// # Errors
+    /// What netlink said.
+    pub async fn resync(&mut self) -> io::Result<bool> {
+        let dump: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
+        let now: HashMap<u32, Link> = dump.iter().filter_map(read_link).map(|l| (l.index, l)).collect();
+        self.stale = false;
+        if now == self.by_index {
+            return Ok(false);
+        }
+        self.by_name = now.values().map(|l| (l.name.clone(), l.index)).collect();
+        self.by_index = now;
+        Ok(true)
+    }
+
+    /// The index of the link by which `destination` is reached, if there is a route.
+    pub async fn route_to(&self, destination: IpAddr) -> Option<u32> {
+        let message = match destination {
+            IpAddr::V4(ip) => {
+                RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(ip, 32).build()
+            }
+            IpAddr::V6(ip) => {
+                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(ip, 128).build()
+            }
+        };
+        let mut answers = self.handle.route().get(message).execute();
+        let route = answers.try_next().await.ok()??;
+        route.attributes.iter().find_map(|a| match a {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+    }
+}
+
+fn read_link(message: &LinkMessage) -> Option<Link> {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
+        mtu: 0,
+        kind: None,
+        controller: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.controller = Some(*index).filter(|&i| i != 0),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind_name(kind)),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    (!link.name.is_empty()).then_some(link)
+}
+
+fn kind_name(kind: &InfoKind) -> String {
+    kind.to_string()
+}

@@ -1,0 +1,176 @@
+//! After the pipeline: carries out verdicts. Copies for a flood, segments for ports that cannot take GSO,
+//! one transmit call a port and batch, every frame counted.
+
+use vswitch_dataplane::{BATCH_MAX, Egress, PortId, Reason, Snapshot, Verdict, egress};
+use vswitch_dataplane::{NetId, PortCounters};
+use vswitch_io::{Frame, FrameVec, PoolCache, TxQueue};
+use vswitch_wire::FrameBuf;
+use vswitch_wire::segment::Segmenter;
+
+/// A worker's ways out.
+pub(super) struct Dispatch {
+    worker: usize,
+    pool: PoolCache,
+    /// Indexed by port.
+    out: Vec<Option<Out>>,
+    /// Ports with frames to send.
+    pending: Vec<PortId>,
+}
+
+struct Out {
+    queue: Box<dyn TxQueue>,
+    frames: FrameVec,
+}
+
+/// Where a frame is to go.
+#[derive(Clone, Copy)]
+struct Hop {
+    network: NetId,
+    ingress: PortId,
+    port: PortId,
+}
+
+impl Dispatch {
+    pub(super) fn new(worker: usize, pool: PoolCache) -> Self {
+        Self { worker, pool, out: Vec::new(), pending: Vec::new() }
+    }
+
+    pub(super) fn pool(&mut self) -> &mut PoolCache {
+        &mut self.pool
+    }
+
+    pub(super) fn insert(&mut self, port: PortId, queue: Box<dyn TxQueue>) {
+        if self.out.len() <= port.index() {
+            self.out.resize_with(port.index() + 1, || None);
+        }
+        self.out[port.index()] = Some(Out { queue, frames: FrameVec::new(BATCH_MAX) });
+        self.pending.reserve(self.out.len());
+    }
+
+    pub(super) fn remove(&mut self, port: PortId) -> Option<Box<dyn TxQueue>> {
+        Some(self.out.get_mut(port.index())?.take()?.queue)
+    }
+
+    /// Takes back what has been transmitted, at every port.
+    pub(super) fn reclaim(&mut self) {
+        for out in self.out.iter_mut().flatten() {
+            out.queue.reclaim(&mut self.pool);
+        }
+    }
+
+    /// Carries out one verdict for each frame of a batch, and sends.
+    pub(super) fn run(
+        &mut self,
+        snapshot: &Snapshot,
+        ingress: PortId,
+        batch: &mut FrameVec,
+        verdicts: &[Verdict],
+    ) {
+        for (frame, verdict) in batch.drain().zip(verdicts) {
+            match *verdict {
+                Verdict::Unicast { network, port } => {
+                    self.emit(snapshot, Hop { network, ingress, port }, frame);
+                }
+                Verdict::Flood { network } => self.flood(snapshot, network, ingress, frame),
+                Verdict::Drop(_) | Verdict::Pending => self.pool.release(frame),
+            }
+        }
+        while let Some(port) = self.pending.pop() {
+            self.flush(snapshot, port);
+        }
+    }
+
+    /// A copy for every member but the last, which gets the frame itself.
+    fn flood(&mut self, snapshot: &Snapshot, network: NetId, ingress: PortId, frame: Frame) {
+        let mut ports = snapshot.flood(network, ingress);
+        let Some(mut port) = ports.next() else { return self.pool.release(frame) };
+        for next in ports {
+            let copy = self.pool.copy(&frame);
+            self.count(snapshot, port, |c| c.replicated.add(1));
+            match copy {
+                Some(copy) => self.emit(snapshot, Hop { network, ingress, port }, copy),
+                None => self.count(snapshot, port, |c| c.drop(Reason::PoolEmpty, 1)),
+            }
+            port = next;
+        }
+        self.emit(snapshot, Hop { network, ingress, port }, frame);
+    }
+
+    fn emit(&mut self, snapshot: &Snapshot, hop: Hop, mut frame: Frame) {
+        match egress::prepare(snapshot, hop.network, hop.ingress, hop.port, &mut frame) {
+            Ok(Egress::Ready) => self.queue(snapshot, hop.port, frame),
+            Ok(Egress::Segment) => self.segment(snapshot, hop.port, frame),
+            Err(reason) => self.discard(snapshot, hop.port, reason, frame),
+        }
+    }
+
+    /// Cuts a GSO frame for a port that takes none.
+    fn segment(&mut self, snapshot: &Snapshot, port: PortId, whole: Frame) {
+        let finish = !snapshot.port(port).is_some_and(|p| p.caps.csum);
+        let Ok(mut segments) = Segmenter::new(whole.bytes(), &whole.meta().offload) else {
+            return self.discard(snapshot, port, Reason::BadSegmentation, whole);
+        };
+        let count = segments.count() as u64;
+        self.count(snapshot, port, |c| c.replicated.add(count.saturating_sub(1)));
+        let longest = segments.longest();
+        for made in 0..count {
+            let Some(mut frame) = self.pool.acquire_for(longest) else {
+                self.count(snapshot, port, |c| c.drop(Reason::PoolEmpty, count - made));
+                break;
+            };
+            frame.set_len(longest);
+            let Some((len, offload)) = segments.next_into(frame.bytes_mut(), finish) else {
+                self.count(snapshot, port, |c| c.drop(Reason::BadSegmentation, count - made));
+                self.pool.release(frame);
+                break;
+            };
+            frame.set_len(len);
+            frame.meta_mut().offload = offload;
+            self.queue(snapshot, port, frame);
+        }
+        self.pool.release(whole);
+    }
+
+    fn queue(&mut self, snapshot: &Snapshot, port: PortId, frame: Frame) {
+        let Some(out) = self.out.get_mut(port.index()).and_then(Option::as_mut) else {
+            return self.discard(snapshot, port, Reason::PortGone, frame);
+        };
+        if out.frames.is_empty() {
+            self.pending.push(port);
+        }
+        if let Err(frame) = out.frames.push(frame) {
+            self.flush(snapshot, port);
+            // The port is listed as pending already, and a flushed queue has room.
+            if let Some(Err(frame)) = self.out[port.index()].as_mut().map(|out| out.frames.push(frame)) {
+                self.discard(snapshot, port, Reason::TxFull, frame);
+            }
+        }
+    }
+
+    fn flush(&mut self, snapshot: &Snapshot, port: PortId) {
+        let Some(out) = self.out.get_mut(port.index()).and_then(Option::as_mut) else { return };
+        let report = out.queue.tx(&mut self.pool, &mut out.frames);
+        self.count(snapshot, port, |c| {
+            c.tx_packets.add(u64::from(report.sent));
+            c.tx_bytes.add(report.sent_bytes);
+            if report.full > 0 {
+                c.drop(Reason::TxFull, u64::from(report.full));
+            }
+            if report.refused > 0 {
+                c.drop(Reason::TxError, u64::from(report.refused));
+            }
+        });
+    }
+
+    fn discard(&mut self, snapshot: &Snapshot, port: PortId, reason: Reason, frame: Frame) {
+        self.count(snapshot, port, |c| c.drop(reason, 1));
+        self.pool.release(frame);
+    }
+
+    /// A snapshot that gave the verdict has the port; its counters are this worker's.
+    fn count(&self, snapshot: &Snapshot, port: PortId, add: impl FnOnce(&PortCounters)) {
+        if let Some(counters) = snapshot.port(port).and_then(|p| p.counters.get(self.worker)) {
+            add(counters);
+        }
+    }
+}

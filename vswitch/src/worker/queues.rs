@@ -1,0 +1,146 @@
+//! A worker's receive queues: which are polled now, and which rest in epoll until they have a frame.
+//!
+//! A queue is polled while it has traffic. After an empty spell it is parked: armed, and watched by
+//! epoll, one-shot and level-triggered, so that a frame that came before the arming is seen as well. So many
+//! quiet ports cost nothing, and when every queue is parked the worker sleeps.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use vswitch_dataplane::PortId;
+use vswitch_io::RxQueue;
+use vswitch_wire::Instant;
+
+/// One receive queue and what the worker knows of it.
+pub(super) struct Slot {
+    pub(super) port: PortId,
+    pub(super) queue: Box<dyn RxQueue>,
+    /// When it last had a frame, or was woken.
+    pub(super) busy_at: Instant,
+    /// What [`RxQueue::missed`] said last.
+    missed: u64,
+    /// Names the slot in epoll.
+    token: u64,
+    parked: bool,
+}
+
+/// The wake-up of the command queue, in epoll.
+const COMMANDS: u64 = 0;
+
+pub(super) struct RxSet {
+    slots: Vec<Slot>,
+    /// Indexes of slots that are polled.
+    active: Vec<usize>,
+    epoll: Epoll,
+    next_token: u64,
+}
+
+impl RxSet {
+    pub(super) fn new(commands: BorrowedFd<'_>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(commands, EpollEvent::new(EpollFlags::EPOLLIN, COMMANDS))?;
+        Ok(Self { slots: Vec::new(), active: Vec::new(), epoll, next_token: COMMANDS + 1 })
+    }
+
+    /// Takes a queue in; it is polled from now on.
+    pub(super) fn insert(&mut self, port: PortId, queue: Box<dyn RxQueue>, now: Instant) {
+        let token = self.next_token;
+        self.next_token += 1;
+        if let Some(fd) = queue.fd() {
+            // Registered silent; parking asks for its event. A queue that cannot be watched is polled always.
+            let _ = self.epoll.add(fd, EpollEvent::new(EpollFlags::empty(), token));
+        }
+        self.slots.push(Slot { port, queue, busy_at: now, missed: 0, token, parked: false });
+        self.rebuild_active();
+    }
+
+    /// Takes the queues of `port` out.
+    pub(super) fn remove(&mut self, port: PortId) -> Vec<Box<dyn RxQueue>> {
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.slots).into_iter().partition(|s| s.port == port);
+        self.slots = kept;
+        self.rebuild_active();
+        let forget = |slot: Slot| {
+            if let Some(fd) = slot.queue.fd() {
+                let _ = self.epoll.delete(fd);
+            }
+            slot.queue
+        };
+        gone.into_iter().map(forget).collect()
+    }
+
+    fn rebuild_active(&mut self) {
+        self.active.clear();
+        self.active.extend(self.slots.iter().enumerate().filter(|(_, s)| !s.parked).map(|(i, _)| i));
+    }
+
+    /// How many are polled.
+    pub(super) fn active(&self) -> usize {
+        self.active.len()
+    }
+
+    /// The `n`th of those that are polled.
+    pub(super) fn nth_active(&mut self, n: usize) -> Option<&mut Slot> {
+        self.slots.get_mut(*self.active.get(n)?)
+    }
+
+    /// All, polled or not.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut()
+    }
+
+    /// Lets the queues that pass `quiet` rest until they have a frame.
+    pub(super) fn park(&mut self, quiet: impl Fn(&Slot) -> bool) {
+        let mut any = false;
+        for slot in self.slots.iter_mut().filter(|s| !s.parked) {
+            if quiet(slot) && slot.watch(&self.epoll) {
+                slot.parked = true;
+                any = true;
+            }
+        }
+        if any {
+            self.rebuild_active();
+        }
+    }
+
+    /// Looks for wake-ups: at once with a zero `timeout`, else until one comes or the time is over. True when
+    /// commands wait.
+    pub(super) fn wait(&mut self, timeout: EpollTimeout, now: impl FnOnce() -> Instant) -> bool {
+        let mut events = [EpollEvent::empty(); 32];
+        // An interrupted wait is a wake-up like any other.
+        let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+        if count == 0 {
+            return false;
+        }
+        let now = now();
+        let mut commands = false;
+        for event in &events[..count] {
+            let token = event.data();
+            commands |= token == COMMANDS;
+            // Tokens ascend with the slots, so that a search is enough.
+            if let Ok(i) = self.slots.binary_search_by_key(&token, |s| s.token) {
+                self.slots[i].parked = false;
+                self.slots[i].busy_at = now;
+            }
+        }
+        self.rebuild_active();
+        commands
+    }
+}
+
+impl Slot {
+    /// Frames missed since the last call.
+    pub(super) fn newly_missed(&mut self) -> u64 {
+        let before = std::mem::replace(&mut self.missed, self.queue.missed());
+        self.missed.saturating_sub(before)
+    }
+
+    /// Arms the queue and asks epoll for one event; false when it cannot be watched.
+    fn watch(&mut self, epoll: &Epoll) -> bool {
+        self.queue.arm();
+        let Some(fd) = self.queue.fd() else { return false };
+        let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+        epoll.modify(fd, &mut EpollEvent::new(once, self.token)).is_ok()
+    }
+}

@@ -1,0 +1,187 @@
+//! The worker's loop.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::EpollTimeout;
+use nix::unistd::Pid;
+use vswitch_dataplane::{BATCH_MAX, Batch, Pipeline, PortId, Snapshot, Verdict};
+use vswitch_io::FrameVec;
+use vswitch_wire::Instant;
+
+use super::dispatch::Dispatch;
+use super::queues::RxSet;
+use super::{Command, EMPTY_SPELL, Event, Line, Polling, Queues, Setup};
+use crate::clock::Clock;
+
+/// Rounds between two looks at parked queues while others are busy.
+const ROUNDS_PER_LOOK: u32 = 16;
+/// How often what no event announces is done: completed transmissions, kernel drop counts.
+const CHORES_MS: u16 = 500;
+const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
+
+pub(super) struct Worker {
+    index: usize,
+    cpu: Option<usize>,
+    polling: Polling,
+    clock: Clock,
+    snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    pipeline: Pipeline,
+    rx: RxSet,
+    dispatch: Dispatch,
+    batch: FrameVec,
+    verdicts: [Verdict; BATCH_MAX],
+    line: Line,
+    events: tokio::sync::mpsc::Sender<Event>,
+    chores_at: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(
+        index: usize,
+        cpu: Option<usize>,
+        setup: &Setup,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        line: Line,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            index,
+            cpu,
+            polling: setup.polling,
+            clock: setup.clock,
+            snapshot: Cache::new(snapshot),
+            pipeline: Pipeline::new(index),
+            rx: RxSet::new(line.wake.as_fd())?,
+            dispatch: Dispatch::new(index, setup.pool.cache()),
+            batch: FrameVec::new(BATCH_MAX),
+            verdicts: [Verdict::Pending; BATCH_MAX],
+            line,
+            events: setup.events.clone(),
+            chores_at: setup.clock.now(),
+        })
+    }
+
+    /// Works until told to stop.
+    pub(super) fn run(mut self) {
+        self.pin();
+        let mut round = 0u32;
+        loop {
+            let now = self.clock.now();
+            let worked = self.serve(now);
+            self.chores(now);
+            if !worked && self.polling == Polling::Adaptive {
+                self.rx.park(|slot| now.since(slot.busy_at) > EMPTY_SPELL);
+            }
+            round = round.wrapping_add(1);
+            if self.rx.active() > 0 && !round.is_multiple_of(ROUNDS_PER_LOOK) {
+                continue;
+            }
+            let timeout =
+                if self.rx.active() > 0 { EpollTimeout::ZERO } else { EpollTimeout::from(CHORES_MS) };
+            let clock = self.clock;
+            self.line.pulse.asleep.store(self.rx.active() == 0, Relaxed);
+            let commanded = self.rx.wait(timeout, || clock.now());
+            self.line.pulse.asleep.store(false, Relaxed);
+            if commanded && !self.obey() {
+                return;
+            }
+        }
+    }
+
+    /// One batch of every active queue; whether there was any frame.
+    fn serve(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        for n in 0..self.rx.active() {
+            let Some(slot) = self.rx.nth_active(n) else { break };
+            match slot.queue.rx(self.dispatch.pool(), &mut self.batch) {
+                Ok(0) => {}
+                Ok(count) => {
+                    slot.busy_at = now;
+                    let port = slot.port;
+                    self.forward(port, count, now);
+                    worked = true;
+                }
+                Err(error) => {
+                    let port = slot.port;
+                    self.lose(port, error);
+                    return true; // the list of queues changed
+                }
+            }
+        }
+        worked
+    }
+
+    fn forward(&mut self, ingress: PortId, count: usize, now: Instant) {
+        let snapshot = self.snapshot.load();
+        let verdicts = &mut self.verdicts[..count];
+        verdicts.fill(Verdict::Pending);
+        let mut batch = Batch { ingress, frames: self.batch.as_mut_slice(), verdicts };
+        self.pipeline.process(snapshot, now, &mut batch);
+        self.dispatch.run(snapshot, ingress, &mut self.batch, &self.verdicts[..count]);
+    }
+
+    /// Tells control, and lets the port's queues rest: they are dropped when control detaches the port.
+    fn lose(&mut self, port: PortId, error: vswitch_io::PortError) {
+        // The channel holds more events than there are ports, and each port is lost once.
+        let _ = self.events.try_send(Event::PortLost { port, error });
+        drop(self.rx.remove(port));
+    }
+
+    fn chores(&mut self, now: Instant) {
+        if now.since(self.chores_at) < CHORES {
+            return;
+        }
+        self.chores_at = now;
+        self.dispatch.reclaim();
+        let snapshot = self.snapshot.load();
+        for slot in self.rx.all() {
+            let missed = slot.newly_missed();
+            if let Some(counters) = snapshot.port(slot.port).and_then(|p| p.counters.get(self.index)) {
+                counters.rx_missed.add(missed);
+            }
+        }
+    }
+
+    /// Carries out the commands that wait; false when told to stop.
+    fn obey(&mut self) -> bool {
+        let _ = self.line.wake.read(); // clears it; nothing to clear is no harm
+        while let Ok(command) = self.line.inbox.try_recv() {
+            // From here on this worker uses a snapshot at least as new as the command.
+            let _ = self.snapshot.load();
+            match command {
+                Command::Attach { port, queues, done } => {
+                    let now = self.clock.now();
+                    self.dispatch.insert(port, queues.tx);
+                    for queue in queues.rx {
+                        self.rx.insert(port, queue, now);
+                    }
+                    let _ = done.send(());
+                }
+                Command::Detach { port, done } => {
+                    let rx = self.rx.remove(port);
+                    let tx = self.dispatch.remove(port);
+                    let _ = done.send(tx.map(|tx| Queues { rx, tx }));
+                }
+                Command::Settle { done } => {
+                    let _ = done.send(());
+                }
+                Command::Stop => return false,
+            }
+        }
+        self.line.pulse.queues.store(self.rx.all().count() as u32, Relaxed);
+        true
+    }
+
+    fn pin(&self) {
+        let Some(cpu) = self.cpu else { return };
+        let mut set = CpuSet::new();
+        if let Err(error) = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
+            tracing::warn!(worker = self.index, cpu, %error, "cannot pin the worker to its CPU");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The arguments, as `interface.md` and the README give them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use vswitch_api::paths;
+use vswitch_api::topology::{Kind, TrunkEntry};
+use vswitch_api::value::{self, Mac, Pps, Vid};
+
+use crate::lab;
+
+/// The heading of options that every command takes.
+const GLOBAL: &str = "Options of every command";
+
+/// Speaks with the vswitch daemon.
+#[derive(Debug, Parser)]
+#[command(name = "vswitchctl", version, about = "Speaks with the vswitch daemon")]
+pub(crate) struct Cli {
+    /// The daemon's socket
+    #[arg(long, global = true, help_heading = GLOBAL, env = paths::SOCKET_ENV, default_value = paths::SOCKET, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// Print one JSON document
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Daemon(DaemonCommand),
+    /// Namespaces as hosts, from the [[host]] tables of a topology file
+    #[command(subcommand)]
+    Lab(lab::Command),
+}
+
+/// What the daemon is asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Layer-2 broadcast domains
+    #[command(subcommand)]
+    Network(Network),
+    /// Attachment points
+    #[command(subcommand)]
+    Port(Port),
+    /// The forwarding database
+    #[command(subcommand)]
+    Fdb(Fdb),
+    /// Make a file the running configuration: all of it, or nothing
+    Apply(Apply),
+    /// Say what apply would change; exit code 0 nothing, 1 something
+    Diff {
+        /// A topology file
+        file: PathBuf,
+    },
+    /// Print the running configuration as a topology file
+    Dump,
+    /// Counters of ports, networks and tenants, and drops by reason
+    Stats {
+        /// Print them again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Version, uptime, workers, health
+    Status,
+    /// Say what the switch would do with a frame, and why; changes nothing
+    Trace(Trace),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    /// Add a network
+    Add {
+        /// Its name
+        name: String,
+        /// Its 802.1Q VLAN ID on trunks, 1 to 4094
+        #[arg(long, value_parser = vid)]
+        vlan: Option<Vid>,
+        /// Its owner
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Most MACs learnt in it
+        #[arg(long, value_name = "N")]
+        max_macs: Option<u32>,
+        /// How long an unused FDB entry lives, as in 300s
+        #[arg(long, value_name = "TIME", value_parser = value::duration::parse)]
+        ageing: Option<Duration>,
+    },
+    /// Remove a network that no port uses
+    Del {
+        /// Its name
+        name: String,
+    },
+    /// List all networks
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Port {
+    /// Add a port
+    Add(PortOptions),
+    /// Change a port: what is not named stays
+    Set(PortOptions),
+    /// Remove a port
+    Del {
+        /// Its name
+        name: String,
+    },
+    /// List all ports
+    List,
+    /// Show one port: kind, mode, queues, offloads, MTU, and why
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `port add` and `port set`: the keys of `[[port]]`. Numbers and rates may be `default`.
+#[derive(Debug, Args)]
+pub(crate) struct PortOptions {
+    /// The port's name
+    pub(crate) name: String,
+    /// auto, xdp, tap or packet
+    #[arg(long)]
+    pub(crate) kind: Option<Kind>,
+    /// The network device; the port's name by default
+    #[arg(long, value_name = "DEV")]
+    pub(crate) netdev: Option<String>,
+    /// The one network of an access port; "" for none
+    #[arg(long, value_name = "NET", conflicts_with_all = ["vlan", "trunk", "native"])]
+    pub(crate) access: Option<String>,
+    /// The access network by its VLAN ID; network vlanVID is made where there is none
+    #[arg(long, value_name = "VID", value_parser = vid, conflicts_with_all = ["trunk", "native"])]
+    pub(crate) vlan: Option<Vid>,
+    /// The networks of a trunk, each with its own VLAN ID or another
+    #[arg(long, value_name = "NET[:VID]", value_delimiter = ',')]
+    pub(crate) trunk: Option<Vec<TrunkEntry>>,
+    /// The network of untagged frames on a trunk; "" for none
+    #[arg(long, value_name = "NET")]
+    pub(crate) native: Option<String>,
+    /// Let no frame pass to another isolated port
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) isolated: Option<bool>,
+    /// Most MACs learnt at the port
+    #[arg(long, value_name = "N")]
+    pub(crate) max_macs: Option<Setting<u32>>,
+    /// Limits of flooded traffic, as in broadcast=1000pps,unknown=default
+    #[arg(long, value_name = "CLASS=RATE", value_delimiter = ',')]
+    pub(crate) storm: Option<Vec<StormLimit>>,
+    /// The largest packet in bytes
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<Setting<u32>>,
+    /// Queue pairs of a tap
+    #[arg(long, value_name = "N")]
+    pub(crate) queues: Option<Setting<u32>>,
+    /// Attach even the netdev that carries the default route or this session
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// A value, or the word `default`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setting<T> {
+    To(T),
+    Default,
+}
+
+impl<T: FromStr> FromStr for Setting<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == "default" { Ok(Self::Default) } else { text.parse().map(Self::To) }
+    }
+}
+
+/// One class of flooded traffic with its limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StormLimit {
+    pub(crate) class: &'static str,
+    pub(crate) rate: Setting<Pps>,
+}
+
+impl FromStr for StormLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (class, rate) = text.split_once('=').unwrap_or((text, ""));
+        let class =
+            ["broadcast", "multicast", "unknown"].into_iter().find(|c| *c == class).ok_or_else(|| {
+                format!("{class:?} is not a class of traffic; use broadcast, multicast or unknown")
+            })?;
+        let rate = rate.parse().map_err(|e: value::InvalidValue| e.to_string())?;
+        Ok(Self { class, rate })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fdb {
+    /// List entries
+    List {
+        /// Of this network only
+        #[arg(long, value_name = "NET")]
+        network: Option<String>,
+        /// At this port only
+        #[arg(long)]
+        port: Option<String>,
+    },
+    /// Add a static entry: never ages, never moves
+    Add {
+        /// The network
+        network: String,
+        /// The address
+        mac: Mac,
+        /// Where it is
+        #[arg(long)]
+        port: String,
+    },
+    /// Remove an entry, static or learnt
+    Del {
+        /// The network
+        network: String,
+        /// The address
+        mac: Mac,
+    },
+    /// Forget learnt entries
+    Flush {
+        /// Of this network only
+        #[arg(long, value_name = "NET")]
+        network: Option<String>,
+        /// At this port only
+        #[arg(long)]
+        port: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// A topology file
+    pub(crate) file: PathBuf,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Attach even the netdev that carries the default route or this session
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
+pub(crate) struct Trace {
+    /// The port that the frame comes in by
+    #[arg(long)]
+    pub(crate) port: String,
+    /// The frame from the destination MAC on, in hexadecimal; spaces and colons may part the octets
+    #[arg(long, value_name = "HEX", group = "what")]
+    pub(crate) frame: Option<String>,
+    /// Every frame of a pcap or pcapng file
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub(crate) pcap: Option<PathBuf>,
+}
+
+fn vid(text: &str) -> Result<Vid, String> {
+    text.parse()
+        .ok()
+        .and_then(|n| Vid::new(n).ok())
+        .ok_or_else(|| format!("{text:?} is not a VLAN ID; use 1 to 4094"))
+}
+
+/// Where this session comes from, as sshd tells: its netdev must not be taken away by mistake.
+pub(crate) fn session() -> Option<IpAddr> {
+    std::env::var("SSH_CONNECTION").ok()?.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn clap_finds_no_fault() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_and_limits() {
+        assert_eq!("default".parse(), Ok(Setting::<u32>::Default));
+        assert_eq!("7".parse(), Ok(Setting::To(7)));
+        assert_eq!("unknown=5pps".parse(), Ok(StormLimit { class: "unknown", rate: Setting::To(Pps(5)) }));
+        for bad in ["unknown", "unknown=", "unknown=5", "all=5pps", ""] {
+            assert!(bad.parse::<StormLimit>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `stats`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use vswitch_api::client::Client;
+use vswitch_api::paths;
+use vswitch_api::response::{Conservation, Stats, Traffic};
+
+use super::render;
+use crate::failure::Failure;
+use crate::print;
+use crate::table::Table;
+
+/// The time between two prints of `--watch`.
+const PERIOD: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(client: &Client, json: bool) -> Result<String, Failure> {
+    let stats: Stats = client.get(paths::STATS, &()).await?;
+    render(&stats, json, text)
+}
+
+/// Prints until it is interrupted or nobody reads any more: a new screen each time, or a JSON document each.
+pub(crate) async fn watch(client: &Client, json: bool) -> Result<ExitCode, Failure> {
+    const CLEAR: &str = "\x1b[H\x1b[2J"; // ECMA-48 8.3.21 and 8.3.39: cursor home, erase the page
+    let mut timer = tokio::time::interval(PERIOD);
+    loop {
+        timer.tick().await;
+        let clear = if json { "" } else { CLEAR };
+        if !print(&format!("{clear}{}", run(client, json).await?))? {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+fn text(stats: &Stats) -> String {
+    let mut out = ports(stats);
+    out.push_str(&format!("\n{}", networks(stats)));
+    if !stats.drops.is_empty() {
+        out.push_str(&format!("\n{}", drops(stats)));
+    }
+    out.push_str(&format!("\n{}", balance(&stats.conservation)));
+    out
+}
+
+fn ports(stats: &Stats) -> String {
+    let mut table =
+        Table::new(["PORT", "RX", "RX-BYTES", "TX", "TX-BYTES", "FLOODED", "MISSED", "DROPPED", "BY REASON"]);
+    for port in &stats.ports {
+        let c = &port.counters;
+        let reasons: Vec<_> = c.drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+        table.row([
+            port.name.clone(),
+            c.rx_packets.to_string(),
+            c.rx_bytes.to_string(),
+            c.tx_packets.to_string(),
+            c.tx_bytes.to_string(),
+            c.flooded.to_string(),
+            c.missed.to_string(),
+            c.dropped.to_string(),
+            reasons.join(", "),
+        ]);
+    }
+    table.to_string()
+}
+
+/// Networks with their tenants; then the tenants' sums.
+fn networks(stats: &Stats) -> String {
+    let mut table = Table::new(["NETWORK", "TENANT", "PACKETS", "BYTES", "FLOODED"]);
+    let mut row = |name: &str, tenant: &str, t: &Traffic| {
+        let [packets, bytes, flooded] = [t.packets, t.bytes, t.flooded].map(|n| n.to_string());
+        table.row([name.to_owned(), tenant.to_owned(), packets, bytes, flooded]);
+    };
+    for network in &stats.networks {
+        row(&network.name, network.tenant.as_deref().unwrap_or_default(), &network.traffic);
+    }
+    for tenant in &stats.tenants {
+        row("(all)", &tenant.name, &tenant.traffic);
+    }
+    table.to_string()
+}
+
+fn drops(stats: &Stats) -> String {
+    let mut table = Table::new(["DROPPED", "REASON", "MEANING"]);
+    for (reason, count) in &stats.drops {
+        let meaning = stats.reasons.get(reason).cloned().unwrap_or_default();
+        table.row([count.to_string(), reason.clone(), meaning]);
+    }
+    table.to_string()
+}
+
+fn balance(c: &Conservation) -> String {
+    format!(
+        "received {} + originated {} + replicated {} {} transmitted {} + consumed {} + dropped {}\n",
+        c.received,
+        c.originated,
+        c.replicated,
+        if c.is_balanced() { "=" } else { "!= (frames are in flight)" },
+        c.transmitted,
+        c.consumed,
+        c.dropped
+    )
+}

@@ -1,0 +1,208 @@
+//! The state of the fake daemon.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use vswitch_api::Topology;
+use vswitch_api::paths;
+use vswitch_api::response::*;
+use vswitch_api::topology::{Kind, Network, Port, Storm, diff};
+use vswitch_api::value::{Mac, Pps, Vid};
+
+/// Answers as the daemon would, to a method and a path with query.
+pub(crate) fn answer(method: &str, uri: &str) -> (u16, Vec<u8>) {
+    let path = uri.split('?').next().unwrap_or(uri);
+    match (method, path) {
+        ("GET", paths::STATUS) => ok(&status()),
+        ("GET", paths::CONFIG) => ok(&topology()),
+        ("GET", paths::NETWORKS) => ok(&networks()),
+        ("GET", paths::PORTS) => ok(&ports()),
+        ("GET", "/v1/ports/web1") => ok(&ports()[0]),
+        ("GET", "/v1/ports/up") => ok(&ports()[1]),
+        ("GET", paths::FDB) => ok(&fdb()),
+        ("GET", paths::STATS) => ok(&stats()),
+        ("POST", paths::TRACE) => ok(&trace()),
+        ("POST", paths::FDB_FLUSH) => ok(&Flushed { flushed: 3 }),
+        ("PUT", paths::CONFIG) | ("POST", paths::CONFIG_DIFF | paths::PORTS) => {
+            ok(&Changes { changes: diff(&Topology::default(), &topology()) })
+        }
+        ("PATCH", "/v1/ports/web1") => ok(&Changes::default()),
+        ("DELETE", "/v1/networks/red") => refused(&ErrorBody {
+            code: ErrorCode::Conflict,
+            message: "network \"red\" is used by port web1".to_owned(),
+            mend: "remove these ports first, or give them another network".to_owned(),
+            problems: Vec::new(),
+        }),
+        _ => (404, b"no such thing".to_vec()),
+    }
+}
+
+fn ok(body: &impl serde::Serialize) -> (u16, Vec<u8>) {
+    (200, serde_json::to_vec(body).unwrap())
+}
+
+fn refused(body: &ErrorBody) -> (u16, Vec<u8>) {
+    (body.code.http_status(), serde_json::to_vec(body).unwrap())
+}
+
+fn topology() -> Topology {
+    let red = Network {
+        tenant: Some("acme".to_owned()),
+        vlan: Vid::new(10).ok(),
+        ageing: Duration::from_millis(1500),
+        ..Network::new("red")
+    };
+    let web1 = Port { access: Some("red".to_owned()), max_macs: Some(32), ..Port::new("web1") };
+    let up = Port {
+        kind: Kind::Packet,
+        netdev: Some("eth1".to_owned()),
+        trunk: vec!["red".parse().unwrap(), "blue:200".parse().unwrap()],
+        native: Some("blue".to_owned()),
+        storm: Storm { broadcast: Some(Pps(1000)), ..Storm::default() },
+        ..Port::new("up")
+    };
+    Topology { network: vec![red, Network::new("blue")], port: vec![web1, up], ..Topology::default() }
+}
+
+fn status() -> Status {
+    let wrong = |part: &str, text: &str| Health { part: part.to_owned(), ok: false, text: text.to_owned() };
+    Status {
+        name: "lab".to_owned(),
+        version: "0.1.0".to_owned(),
+        pid: 4711,
+        uptime_seconds: 90_061,
+        workers: vec![
+            Worker { index: 0, cpu: Some(1), queues: 2, asleep: false },
+            Worker { index: 1, cpu: None, queues: 0, asleep: true },
+        ],
+        ports: PortTotals { total: 2, up: 1, down: 0, waiting: 1 },
+        networks: 2,
+        fdb: FdbTotals { entries: 3, capacity: 65_536 },
+        health: vec![wrong("port up", "netdev eth1 does not exist; it is attached when it comes")],
+    }
+}
+
+fn networks() -> Vec<NetworkState> {
+    let network = |name: &str, tenant: Option<&str>, vlan: Option<u16>, macs, ports: &[&str]| NetworkState {
+        name: name.to_owned(),
+        tenant: tenant.map(str::to_owned),
+        vlan: vlan.and_then(|v| Vid::new(v).ok()),
+        ageing: "300s".to_owned(),
+        macs,
+        max_macs: 8192,
+        ports: ports.iter().map(|p| (*p).to_owned()).collect(),
+    };
+    vec![network("red", Some("acme"), Some(10), 3, &["web1", "up"]), network("blue", None, None, 0, &[])]
+}
+
+fn ports() -> Vec<PortState> {
+    let [web1, up] = topology().port.try_into().unwrap();
+    let state = |config: Port, kind, state| PortState {
+        netdev: config.netdev().to_owned(),
+        name: config.name,
+        kind,
+        configured_kind: config.kind,
+        state,
+        reason: None,
+        mode: None,
+        why: None,
+        queues: 0,
+        offloads: Offloads::default(),
+        mtu: None,
+        mtu_limit: None,
+        access: config.access,
+        trunk: config.trunk,
+        native: config.native,
+        isolated: config.isolated,
+        macs: 0,
+        max_macs: config.max_macs,
+        storm: config.storm,
+        counters: PortCounters::default(),
+    };
+    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+    vec![
+        PortState {
+            mode: Some("native, copy".to_owned()),
+            why: Some("veth: small frames are faster by AF_XDP".to_owned()),
+            queues: 2,
+            offloads: Offloads { tx: Vec::new(), rx: words(&["csum", "tso4"]) },
+            mtu: Some(1500),
+            mtu_limit: Some(3506),
+            macs: 3,
+            counters: web1_counters(),
+            ..state(web1, Kind::Xdp, LinkState::Up)
+        },
+        PortState {
+            reason: Some("netdev eth1 does not exist; it is attached when it comes".to_owned()),
+            ..state(up, Kind::Packet, LinkState::Waiting)
+        },
+    ]
+}
+
+fn web1_counters() -> PortCounters {
+    PortCounters {
+        rx_packets: 1000,
+        rx_bytes: 64_000,
+        tx_packets: 12,
+        tx_bytes: 1_200,
+        flooded: 4,
+        learn_refused: 0,
+        missed: 1,
+        dropped: 9,
+        drops: BTreeMap::from([("storm_broadcast".to_owned(), 2), ("vlan_not_allowed".to_owned(), 7)]),
+    }
+}
+
+fn fdb() -> Vec<FdbEntry> {
+    let entry = |mac, is_static, held, idle_seconds| FdbEntry {
+        network: "red".to_owned(),
+        mac: Mac([2, 0, 0, 0, 0, mac]),
+        port: "web1".to_owned(),
+        is_static,
+        held,
+        idle_seconds,
+    };
+    vec![entry(0x11, true, false, 0), entry(0x12, false, false, 17), entry(0x13, false, true, 0)]
+}
+
+fn stats() -> Stats {
+    let traffic = Traffic { packets: 991, bytes: 63_424, flooded: 4 };
+    Stats {
+        ports: vec![
+            PortStats { name: "web1".to_owned(), counters: web1_counters() },
+            PortStats { name: "up".to_owned(), counters: PortCounters::default() },
+        ],
+        networks: vec![
+            NetworkStats { name: "red".to_owned(), tenant: Some("acme".to_owned()), traffic },
+            NetworkStats { name: "blue".to_owned(), tenant: None, traffic: Traffic::default() },
+        ],
+        tenants: vec![TenantStats { name: "acme".to_owned(), traffic }],
+        drops: web1_counters().drops,
+        reasons: BTreeMap::from([
+            ("storm_broadcast".to_owned(), "the port's limit for broadcast is reached".to_owned()),
+            ("vlan_not_allowed".to_owned(), "the trunk does not carry this VLAN".to_owned()),
+        ]),
+        conservation: Conservation {
+            received: 1000,
+            originated: 0,
+            replicated: 8,
+            transmitted: 999,
+            consumed: 0,
+            dropped: 9,
+        },
+    }
+}
+
+fn trace() -> TraceResult {
+    let step = |stage: &str, text: &str| TraceStep { stage: stage.to_owned(), text: text.to_owned() };
+    TraceResult {
+        steps: vec![
+            step("admit", "source 02:00:00:00:00:11"),
+            step("vlan", "untagged on access port web1: network red"),
+        ],
+        outcome: Outcome::Flood,
+        network: Some("red".to_owned()),
+        ports: vec!["up".to_owned(), "web2".to_owned()],
+        reason: None,
+    }
+}

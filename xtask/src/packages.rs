@@ -1,0 +1,80 @@
+//! Debian packages that a command needs: installed when their program is missing, and not otherwise.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Result;
+use crate::shell;
+
+/// A package, known by a program that it brings.
+pub(crate) struct Package {
+    /// Its name in Debian.
+    pub(crate) name: &'static str,
+    /// The program that is looked for.
+    pub(crate) program: &'static str,
+    /// What it is needed for, to be read after "to".
+    pub(crate) purpose: &'static str,
+}
+
+pub(crate) const PING: Package =
+    Package { name: "iputils-ping", program: "ping", purpose: "see which host reaches which" };
+pub(crate) const IPERF3: Package =
+    Package { name: "iperf3", program: "iperf3", purpose: "send TCP and UDP through the switch" };
+pub(crate) const IPROUTE2: Package =
+    Package { name: "iproute2", program: "ip", purpose: "look at links from outside the project" };
+pub(crate) const ETHTOOL: Package =
+    Package { name: "ethtool", program: "ethtool", purpose: "look at and set offloads and queues" };
+pub(crate) const TCPDUMP: Package =
+    Package { name: "tcpdump", program: "tcpdump", purpose: "watch frames by a program that is not ours" };
+
+/// Installs those of `packages` whose program is missing.
+pub(crate) async fn install_missing(packages: &[Package]) -> Result<()> {
+    let missing: Vec<&Package> = packages.iter().filter(|package| !is_installed(package.program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    shell::title("Installing what is missing");
+    for package in &missing {
+        println!("{} (no program {:?} here), to {}", package.name, package.program, package.purpose);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if !is_installed("apt-get") {
+        return Err(format!("there is no apt-get here: install {} by hand", names.join(", ")).into());
+    }
+    shell::need_root("packages are to be installed")?;
+    // Package lists may be missing (a fresh system) or old (a version that is no longer served).
+    if !are_known(&names).await? || install(&names).await.is_err() {
+        shell::run(apt_get(&["update"])).await?;
+        install(&names).await?;
+    }
+    match missing.iter().find(|package| !is_installed(package.program)) {
+        Some(package) => Err(format!("package {} brought no {}", package.name, package.program).into()),
+        None => Ok(()),
+    }
+}
+
+async fn install(names: &[&str]) -> Result<()> {
+    let mut command = apt_get(&["install", "--yes", "--no-install-recommends"]);
+    command.args(names);
+    shell::run(command).await
+}
+
+async fn are_known(names: &[&str]) -> Result<bool> {
+    let mut command = Command::new("apt-cache");
+    command.args(["show", "--no-all-versions"]).args(names);
+    Ok(shell::quiet(command).await?.code == Some(0))
+}
+
+fn apt_get(args: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn is_installed(program: &str) -> bool {
+    // Root's tools may be outside a user's PATH.
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(Path::new).map(Path::to_owned);
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
+}
