@@ -29,7 +29,8 @@ pub(crate) async fn run(exit: bool) -> Result<()> {
     packages::install_missing(&[PING, IPERF3]).await?;
     shell::title("Building the switch");
     let mut build = shell::cargo();
-    build.args(["build", "--package", "vswitch", "--package", "vswitchctl"]);
+    // All of them, so that features agree and `cargo xtask test` builds no dependency again.
+    build.args(["build", "--workspace", "--bins"]);
     shell::run(build).await?;
 
     let mut demo = Demo::start()?;
