@@ -286,10 +286,8 @@ impl Bucket {
     }
 
     fn lock(&self) -> Guard<'_> {
-        while self.locked.swap(true, Acquire) {
-            while self.locked.load(Relaxed) {
-                spin_loop();
-            }
+        while self.locked.compare_exchange(false, true, Acquire, Relaxed).is_err() {
+            spin_loop();
         }
         Guard(self)
     }
