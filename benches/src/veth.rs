@@ -58,7 +58,8 @@ impl<L: Load> Lane<L> {
         let switch = subject.start(&bed, folder.path())?;
         let variant = format!("{}{suffix}", L::NAMES[1]);
         println!("   {variant}: {} ({})", subject.name(), switch.describe()?);
-        let load = L::prepare(&bed).map_err(|error| format!("{} does not switch: {error}", subject.name()))?;
+        let load =
+            L::prepare(&bed).map_err(|error| format!("{} does not switch: {error}", subject.name()))?;
         Ok(Self { subject, variant, load, switch, bed, samples: Vec::new(), _folder: folder })
     }
 

@@ -129,7 +129,8 @@ fn instructions(batch: usize, macs: u32) -> Result<f64> {
 
 /// The instructions in a file of callgrind.
 fn total(out: &str) -> Option<u64> {
-    let line = out.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))?;
+    let line =
+        out.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))?;
     line.trim().parse().ok()
 }
 

@@ -7,8 +7,8 @@ use std::process::Command;
 use vswitch_netns::{Namespace, Process};
 
 use crate::bed::{Bed, PORTS};
-use crate::subject::{Switch, daemon};
 use crate::clock::wait_until;
+use crate::subject::{Switch, daemon};
 use crate::{Result, noise};
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";

@@ -8,9 +8,21 @@ use vswitch_api::topology::{Kind, Port};
 use super::edit::refuse;
 use crate::netlink::Links;
 
-/// Stand for any far address: documentation prefixes (RFC 5737, RFC 3849), which only a default route covers.
-const FAR: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+/// Stand for any far address: documentation and discard prefixes (RFC 5737, RFC 3849, RFC 9637, RFC 6666). A lab may
+/// have a route of its own for one of them, so two of a family must agree. (A host may have a million routes:
+/// asking for a few addresses beats reading them all.)
+const FAR: [[IpAddr; 3]; 2] = [
+    [
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+        IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
+    ],
+    [
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        IpAddr::V6(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1)),
+        IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)),
+    ],
+];
 
 /// Refuses a netdev that carries the default route, or by which the caller's session (`peer`) is reached.
 pub(super) async fn check(
@@ -31,14 +43,22 @@ pub(super) async fn check(
         Err(refuse(ErrorCode::NeedsForce, message, mend))
     };
     for far in FAR {
-        if links.route_to(far).await == Some(link.index) {
+        let mut carried = 0;
+        for address in far {
+            carried += usize::from(is_reached_by(links, address, link.index).await);
+        }
+        if carried >= 2 {
             return refusal("the default route of this host".to_owned());
         }
     }
     if let Some(peer) = peer.filter(|p| !p.is_loopback())
-        && links.route_to(peer).await == Some(link.index)
+        && is_reached_by(links, peer, link.index).await
     {
         return refusal(format!("your session from {peer}"));
     }
     Ok(())
+}
+
+async fn is_reached_by(links: &Links, address: IpAddr, link: u32) -> bool {
+    links.route_to(address).await.is_some_and(|out| links.is_carried_by(out, link))
 }
