@@ -18,9 +18,11 @@ mod link;
 mod namespace;
 mod packet;
 mod process;
+mod vlan;
 
 pub use error::{Error, Result};
 pub use link::{Link, LinkCounters, Veth, veth};
 pub use namespace::Namespace;
 pub use packet::PacketSocket;
 pub use process::{Process, adopt_orphans, leave_terminal, reap_orphans};
+pub use vlan::TaggedLink;

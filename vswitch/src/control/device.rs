@@ -10,6 +10,10 @@ pub(super) struct Device {
     /// Interface index: another device of the same name has another one. `None` until the link is known.
     pub(super) index: Option<u32>,
     pub(super) netdev: String,
+    /// Tells this device from those that the port had before.
+    pub(super) attachment: u64,
+    /// The netdev of a tap is in another network namespace.
+    pub(super) elsewhere: bool,
     pub(super) facts: Facts,
     /// Administratively up and with carrier.
     pub(super) up: bool,
@@ -20,6 +24,15 @@ pub(super) struct Device {
 }
 
 impl Device {
+    /// The netdev of a tap was moved into another network namespace, a container's for example: the fd serves it
+    /// there too. Its link state and MTU are out of sight from now on. (One that was deleted looks the same at first;
+    /// then the worker says so.)
+    pub(super) fn let_go(&mut self) {
+        self.elsewhere = true;
+        self.up = true;
+        self.facts.why += "; the netdev is in another network namespace, its MTU and state are not followed";
+    }
+
     /// `ethtool -L` changed the receive queues that AF_XDP is bound to.
     pub(super) fn has_other_queues(&self) -> bool {
         self.facts.kind == vswitch_io::Kind::Xdp

@@ -6,12 +6,13 @@ use vswitch_dataplane::fdb::Filter;
 use vswitch_io::{Opened, RxQueue, TxQueue};
 
 use super::device::{self, Device, NotOpened};
-use super::{Control, PortState, safety};
+use super::{Control, PortRecord, PortState, safety};
 use crate::worker::Event;
 
 /// Queues of a port that no worker has yet.
 pub(super) struct NewQueues {
     port: PortId,
+    attachment: u64,
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
 }
@@ -46,6 +47,7 @@ impl Control {
         let Some(record) = self.ports.get_mut(&config.name) else { return false };
         let device = match &mut record.state {
             PortState::Waiting(_) => return self.try_attach(config).await,
+            PortState::Attached(device) if device.elsewhere => return false,
             PortState::Attached(device) => device,
         };
         // A tap is newer than the last event when it is attached; its link is adopted by name.
@@ -53,6 +55,11 @@ impl Control {
         let Some(index) = index else { return false };
         device.index = Some(index);
         let Some(link) = self.links.by_index(index).filter(|l| l.name == device.netdev) else {
+            if device.facts.kind == vswitch_io::Kind::Tap {
+                device.let_go();
+                tracing::info!(port = config.name, "the tap's netdev left the namespace");
+                return true;
+            }
             let why = format!("the netdev {:?} was deleted or renamed", device.netdev);
             self.detach(&config.name, why).await;
             // Another one of the same name may be there already.
@@ -103,22 +110,26 @@ impl Control {
         let port = PortId(self.port_ids.get(&config.name)?);
         let record = self.ports.get_mut(&config.name)?;
         let link = self.links.by_name(config.netdev());
+        self.attachments += 1;
+        let attachment = self.attachments;
         tracing::info!(port = config.name, netdev = config.netdev(), kind = ?facts.kind, mode = facts.mode, "attached");
         record.state = PortState::Attached(Device {
             index: link.map(|l| l.index),
             netdev: config.netdev().to_owned(),
+            attachment,
+            elsewhere: false,
             up: link.is_none_or(|l| l.up),
             mtu: facts.mtu,
             facts,
             guard,
         });
-        Some(NewQueues { port, rx, tx })
+        Some(NewQueues { port, attachment, rx, tx })
     }
 
     /// Gives queues to the workers. After the snapshot, since a frame of a port that it does not know could not be counted.
     pub(super) async fn serve(&self, queues: Vec<NewQueues>) {
-        for NewQueues { port, rx, tx } in queues {
-            self.workers.attach(port, rx, tx).await;
+        for NewQueues { port, attachment, rx, tx } in queues {
+            self.workers.attach(port, attachment, rx, tx).await;
         }
     }
 
@@ -152,8 +163,14 @@ impl Control {
     }
 
     pub(super) async fn on_worker_event(&mut self, event: Event) {
-        let Event::PortLost { port, error } = event;
+        let Event::PortLost { port, attachment, error } = event;
         let Some(name) = self.port_ids.name(port.0).map(str::to_owned) else { return };
+        // Netlink may have been faster, and every worker of the port tells it.
+        let is_current =
+            |r: &PortRecord| matches!(&r.state, PortState::Attached(d) if d.attachment == attachment);
+        if !self.ports.get(&name).is_some_and(is_current) {
+            return;
+        }
         self.detach(&name, device::in_words(&error)).await;
         self.publish().await;
     }
@@ -167,7 +184,9 @@ impl Control {
             };
             if device.has_other_queues() {
                 self.detach(&config.name, "the number of queues has changed".to_owned()).await;
-                self.try_attach(&config).await;
+                if !self.try_attach(&config).await {
+                    self.publish().await;
+                }
             }
         }
         let waits =

@@ -100,6 +100,8 @@ pub struct Control {
     port_ids: Ids,
     net_ids: Ids,
     ports: BTreeMap<String, PortRecord>,
+    /// Devices that were attached since the start.
+    attachments: u64,
     networks: BTreeMap<String, Arc<[NetworkCounters]>>,
     fdb: Arc<Fdb>,
     /// The published snapshot.
@@ -135,6 +137,7 @@ impl Control {
             port_ids: Ids::default(),
             net_ids: Ids::default(),
             ports: BTreeMap::new(),
+            attachments: 0,
             networks: BTreeMap::new(),
             fdb,
             snapshot,

@@ -54,6 +54,8 @@ pub enum Event {
     PortLost {
         /// The port.
         port: PortId,
+        /// Which of its attachments: the port may have another device by now.
+        attachment: u64,
         /// Why.
         error: PortError,
     },
@@ -68,7 +70,7 @@ pub struct Queues {
 }
 
 enum Command {
-    Attach { port: PortId, queues: Queues, done: oneshot::Sender<()> },
+    Attach { port: PortId, attachment: u64, queues: Queues, done: oneshot::Sender<()> },
     Detach { port: PortId, done: oneshot::Sender<Option<Queues>> },
     Settle { done: oneshot::Sender<()> },
     Stop,
@@ -151,7 +153,14 @@ impl Workers {
     }
 
     /// Gives every worker its share of a port's queues: `tx` holds one for each worker. Done when every worker has taken it.
-    pub async fn attach(&self, port: PortId, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) {
+    /// `attachment` comes back in events about these queues.
+    pub async fn attach(
+        &self,
+        port: PortId,
+        attachment: u64,
+        rx: Vec<Box<dyn RxQueue>>,
+        tx: Vec<Box<dyn TxQueue>>,
+    ) {
         let count = self.count();
         let mut shares: Vec<Queues> = tx.into_iter().map(|tx| Queues { rx: Vec::new(), tx }).collect();
         debug_assert_eq!(shares.len(), count, "one transmit queue for each worker");
@@ -163,7 +172,7 @@ impl Workers {
         }
         for (thread, queues) in self.threads.iter().zip(shares) {
             let (done, taken) = oneshot::channel();
-            thread.send(Command::Attach { port, queues, done });
+            thread.send(Command::Attach { port, attachment, queues, done });
             let _ = taken.await;
         }
     }

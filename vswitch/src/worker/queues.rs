@@ -15,6 +15,8 @@ use vswitch_wire::Instant;
 /// One receive queue and what the worker knows of it.
 pub(super) struct Slot {
     pub(super) port: PortId,
+    /// Names this attachment of the port in events.
+    pub(super) attachment: u64,
     pub(super) queue: Box<dyn RxQueue>,
     /// When it last had a frame, or was woken.
     pub(super) busy_at: Instant,
@@ -44,14 +46,14 @@ impl RxSet {
     }
 
     /// Takes a queue in; it is polled from now on.
-    pub(super) fn insert(&mut self, port: PortId, queue: Box<dyn RxQueue>, now: Instant) {
+    pub(super) fn insert(&mut self, port: PortId, attachment: u64, queue: Box<dyn RxQueue>, now: Instant) {
         let token = self.next_token;
         self.next_token += 1;
         if let Some(fd) = queue.fd() {
             // Registered silent; parking asks for its event. A queue that cannot be watched is polled always.
             let _ = self.epoll.add(fd, EpollEvent::new(EpollFlags::empty(), token));
         }
-        self.slots.push(Slot { port, queue, busy_at: now, missed: 0, token, parked: false });
+        self.slots.push(Slot { port, attachment, queue, busy_at: now, missed: 0, token, parked: false });
         self.rebuild_active();
     }
 

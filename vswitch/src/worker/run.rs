@@ -107,8 +107,8 @@ impl Worker {
                     worked = true;
                 }
                 Err(error) => {
-                    let port = slot.port;
-                    self.lose(port, error);
+                    let (port, attachment) = (slot.port, slot.attachment);
+                    self.lose(port, attachment, error);
                     return true; // the list of queues changed
                 }
             }
@@ -126,9 +126,9 @@ impl Worker {
     }
 
     /// Tells control, and lets the port's queues rest: they are dropped when control detaches the port.
-    fn lose(&mut self, port: PortId, error: vswitch_io::PortError) {
+    fn lose(&mut self, port: PortId, attachment: u64, error: vswitch_io::PortError) {
         // The channel holds more events than there are ports, and each port is lost once.
-        let _ = self.events.try_send(Event::PortLost { port, error });
+        let _ = self.events.try_send(Event::PortLost { port, attachment, error });
         drop(self.rx.remove(port));
     }
 
@@ -154,11 +154,11 @@ impl Worker {
             // From here on this worker uses a snapshot at least as new as the command.
             let _ = self.snapshot.load();
             match command {
-                Command::Attach { port, queues, done } => {
+                Command::Attach { port, attachment, queues, done } => {
                     let now = self.clock.now();
                     self.dispatch.insert(port, queues.tx);
                     for queue in queues.rx {
-                        self.rx.insert(port, queue, now);
+                        self.rx.insert(port, attachment, queue, now);
                     }
                     let _ = done.send(());
                 }
