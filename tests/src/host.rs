@@ -189,6 +189,16 @@ impl Raw {
         }
     }
 
+    /// Holds that exactly these frames come, in this order, and none before or between them.
+    #[track_caller]
+    pub fn sees(&self, expected: impl IntoIterator<Item = Frame>) {
+        let expected: Vec<Frame> = expected.into_iter().collect();
+        let last = expected.last().expect("what comes last tells that nothing else came before");
+        let mut seen = self.until(last);
+        seen.push(last.clone());
+        assert!(seen == expected, "host {} saw {seen:#?}, and not {expected:#?}", self.host);
+    }
+
     /// Every frame that has come.
     #[track_caller]
     pub fn drain(&self) -> Vec<Frame> {
