@@ -9,7 +9,7 @@ use vswitch_api::response::{Changes, ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port};
 use vswitch_dataplane::fdb::Filter;
 use vswitch_dataplane::{NetId, PortId};
-use vswitch_io::Opened;
+use vswitch_io::{Opened, tap};
 use vswitch_wire::Instant;
 
 use super::device::NotOpened;
@@ -136,9 +136,8 @@ impl Control {
 
     /// The running configuration has a port of that name, and for the same device.
     fn wants_same_device(&self, next: &Port) -> bool {
-        let tap_mtu = |p: &Port| p.mtu.filter(|_| p.kind == topology::Kind::Tap);
-        let wanted = |p: &Port| (p.kind, p.netdev().to_owned(), tap_mtu(p));
-        self.desired.port.iter().any(|old| old.name == next.name && wanted(old) == wanted(next))
+        let is_it = |old: &Port| (&old.name, old.kind, old.netdev()) == (&next.name, next.kind, next.netdev());
+        self.desired.port.iter().any(is_it)
     }
 
     /// Protects the netdevs by which the operator reaches the host. A port that waited for one before the change
@@ -237,6 +236,25 @@ impl Control {
         self.forget(&gone, &old);
         self.serve(queues).await;
         self.set_static_entries(&old);
+        self.set_tap_mtus(&old);
+    }
+
+    /// A tap's netdev is the switch's, so it gets the MTU that the port is given. One that is in another namespace is
+    /// its owner's to change; the port keeps to its own MTU either way.
+    fn set_tap_mtus(&self, old: &Topology) {
+        for port in self.desired.port.iter().filter(|p| p.kind == topology::Kind::Tap) {
+            let Some(mtu) = port.mtu else { continue };
+            let is_new = old.port.iter().any(|before| before.name == port.name && before.mtu != port.mtu);
+            let Some(PortState::Attached(device)) = self.ports.get(&port.name).map(|r| &r.state) else {
+                continue;
+            };
+            if is_new
+                && !device.elsewhere
+                && let Err(error) = tap::set_mtu(&device.netdev, mtu)
+            {
+                tracing::warn!(port = port.name, mtu, %error, "cannot set the tap's MTU");
+            }
+        }
     }
 
     /// Detaches ports that `next` has not; they stay in the snapshot until the next one is published.
