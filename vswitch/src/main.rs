@@ -169,3 +169,16 @@ async fn reload_on_hangup(file: PathBuf, control: Remote) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use utoipa::OpenApi;
+
+    /// `vswitch --openapi > docs/openapi.json` writes it anew.
+    #[test]
+    fn the_described_api_is_the_one_that_is_served() {
+        let described = include_str!("../../docs/openapi.json");
+        let served = super::http::Description::openapi().to_pretty_json().unwrap();
+        assert!(described.trim_end() == served.trim_end(), "docs/openapi.json is out of date");
+    }
+}

@@ -123,20 +123,21 @@ impl Links {
         true
     }
 
-    /// Reads all links anew: after this, what was there before the call is known.
+    /// Reads all links anew: after this, what was there before the call is known. True when that is news.
     ///
     /// # Errors
     /// What netlink said.
-    pub async fn resync(&mut self) -> io::Result<()> {
+    pub async fn resync(&mut self) -> io::Result<bool> {
         let dump: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
-        self.by_index.clear();
-        self.by_name.clear();
-        for link in dump.iter().filter_map(read_link) {
-            self.insert(link);
-        }
+        let now: HashMap<u32, Link> = dump.iter().filter_map(read_link).map(|l| (l.index, l)).collect();
         self.stale = false;
-        Ok(())
+        if now == self.by_index {
+            return Ok(false);
+        }
+        self.by_name = now.values().map(|l| (l.name.clone(), l.index)).collect();
+        self.by_index = now;
+        Ok(true)
     }
 
     /// The index of the link by which `destination` is reached, if there is a route.

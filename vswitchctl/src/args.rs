@@ -154,9 +154,6 @@ pub(crate) struct PortOptions {
     /// The largest packet in bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<Setting<u32>>,
-    /// Queue pairs of a tap
-    #[arg(long, value_name = "N")]
-    pub(crate) queues: Option<Setting<u32>>,
     /// Attach even the netdev that carries the default route or this session
     #[arg(long)]
     pub(crate) force: bool,

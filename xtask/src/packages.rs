@@ -69,7 +69,7 @@ async fn install(names: &[&str]) -> Result<()> {
 async fn are_known(names: &[&str]) -> Result<bool> {
     let mut command = Command::new("apt-cache");
     command.args(["show", "--no-all-versions"]).args(names);
-    Ok(shell::quiet(command).await?.code == Some(0))
+    Ok(shell::quiet(command).await?.status.success())
 }
 
 fn apt_get(args: &[&str]) -> Command {

@@ -1,5 +1,6 @@
 //! The last step: how a frame leaves by a port. Run once for each port that it leaves by.
 
+use vswitch_wire::segment::is_tunnelled;
 use vswitch_wire::vlan::{self, Tag};
 use vswitch_wire::{Caps, FrameBuf, Offload, checksum};
 
@@ -78,16 +79,18 @@ pub(crate) fn plan<F: FrameBuf>(
     if !is_carried(frame, tag.is_some(), to.max_frame) {
         return Err(Reason::TooBigEgress);
     }
-    let (finish, egress) = unfinished(to.caps, meta.offload);
+    let (finish, egress) = unfinished(to.caps, frame.bytes(), meta.offload);
     Ok(Plan { tag, finish, egress })
 }
 
 /// Whether the checksum is to be finished here, and whether the frame must be cut, which finishes it too.
 #[inline]
-fn unfinished(caps: Caps, work: Offload) -> (bool, Egress) {
+fn unfinished(caps: Caps, bytes: &[u8], work: Offload) -> (bool, Egress) {
     match work.gso {
         // A device that cuts a frame must finish the checksums of its segments (VIRTIO 1.2 section 5.1.3.1).
-        Some(gso) if caps.csum && caps.takes(gso.kind) => (false, Egress::Ready),
+        Some(gso) if caps.csum && caps.takes(gso.kind) && !is_tunnelled(bytes, &work) => {
+            (false, Egress::Ready)
+        }
         Some(_) => (false, Egress::Segment),
         None => (work.csum.is_some_and(|csum| !caps.takes_csum(csum)), Egress::Ready),
     }

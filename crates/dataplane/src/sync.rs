@@ -20,7 +20,7 @@ pub(crate) use loom::thread;
 #[cfg(all(test, not(loom)))]
 pub(crate) use std::thread;
 
-/// Runs `body` under every interleaving with at most two forced switches: more finds no more bugs in
+/// Runs `body` under every interleaving with at most two forced switches: more find hardly any more bugs in
 /// practice (Musuvathi and Qadeer, PLDI 2007) and takes minutes.
 #[cfg(all(test, loom))]
 pub(crate) fn model(body: impl Fn() + Sync + Send + 'static) {

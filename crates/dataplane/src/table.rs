@@ -22,7 +22,7 @@ mod relocate;
 
 #[cfg(test)]
 mod loom;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use alloc::boxed::Box;
@@ -286,10 +286,8 @@ impl Bucket {
     }
 
     fn lock(&self) -> Guard<'_> {
-        while self.locked.swap(true, Acquire) {
-            while self.locked.load(Relaxed) {
-                spin_loop();
-            }
+        while self.locked.compare_exchange(false, true, Acquire, Relaxed).is_err() {
+            spin_loop();
         }
         Guard(self)
     }

@@ -4,7 +4,7 @@ mod testbed;
 
 use testbed::*;
 use vswitch_dataplane::{EgressVlan, NetId, Port, PortId, Reason, egress, egress::Egress};
-use vswitch_wire::testing::VecFrame;
+use vswitch_wire::testing::{VecFrame, frame};
 use vswitch_wire::{Caps, Csum, FrameBuf, FrameMeta, Gso, GsoKind, Offload, Tag};
 
 const CHECKSUM: Offload = Offload { csum: Some(Csum { start: 34, offset: 16 }), gso: None };
@@ -69,6 +69,20 @@ fn unfinished_work_goes_to_ports_that_take_it() {
         let finished = offload != left;
         assert_eq!(frame.bytes(), if finished { tcp(1200).bytes() } else { unfinished }, "{name}");
     }
+}
+
+/// No port can be told that the segments are in a tunnel, so none is given such a frame whole.
+#[test]
+fn gso_in_a_tunnel_is_cut_for_every_port() {
+    let inner = tcp(1200).gso(500);
+    let csum = inner.meta().offload.csum.unwrap();
+    let vxlan = [&[8, 0, 0, 0, 0, 0, 1, 0], inner.bytes()].concat();
+    let outer = frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 2]).udp(50000, 4789).payload(&vxlan).build();
+    let before = outer.bytes().len() - inner.bytes().len();
+    let offload =
+        Offload { csum: Some(Csum { start: csum.start + before as u16, ..csum }), ..inner.meta().offload };
+    let mut sent = outer.with_offload(offload);
+    assert_eq!(prepare(&Port { caps: Caps::ALL, ..port(access(0)) }, &mut sent), Ok(Egress::Segment));
 }
 
 /// etherparse, which shares no code with the switch, finds the tag and a right checksum.

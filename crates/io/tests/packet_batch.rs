@@ -74,12 +74,12 @@ fn every_byte_of_a_full_batch_arrives_in_order() {
 }
 
 #[test]
-fn other_ethertypes_in_one_batch_keep_theirs() {
+fn other_ethertypes_keep_theirs_and_the_order() {
     linked(|_, left, right| {
         let sent: Vec<_> = (0..64)
             .map(|i| {
                 let mut frame = plain(100, i);
-                let kind = [[8, 0], [0x86, 0xdd], [8, 6], [0, 60], [0x88, 0xcc]][usize::from(i) % 5];
+                let kind = [[8, 0], [0x86, 0xdd], [8, 6], [0, 60], [0x88, 0xcc]][usize::from(i) / 4 % 5];
                 frame.0[12..14].copy_from_slice(&kind);
                 frame
             })
@@ -100,8 +100,19 @@ fn unfinished_checksums_are_finished() {
         let (_, (bytes, _)) = unfinished(&[0, 0]);
         let missing = [bytes[40], bytes[41]];
         let (zero, _) = unfinished(&missing);
-        assert_eq!(left.send(&[zero]).sent, 1);
-        assert_eq!(right.receive(1)[0].0[40..42], [0xff, 0xff]);
+        assert_eq!(left.send(&[zero.clone(), zero.clone(), zero]).sent, 3);
+        assert!(right.receive(3).iter().all(|(bytes, _)| bytes[40..42] == [0xff, 0xff]));
+    });
+}
+
+#[test]
+fn one_frame_or_two_take_the_shorter_way() {
+    linked(|_, left, right| {
+        let (sent, finished): (Vec<_>, Vec<_>) = (0..3).map(|i| unfinished(&[i; 20])).unzip();
+        assert_eq!(left.send(&sent[..2]).sent, 2);
+        assert_eq!(right.receive(2), sent[..2], "unfinished still: the socket took them");
+        assert_eq!(left.send(&sent).sent, 3);
+        assert_eq!(right.receive(3), finished);
     });
 }
 
@@ -119,7 +130,7 @@ fn tags_arrive_as_tags() {
             sent.push(plain(60, n as u8)); // no tag of its neighbours comes upon it
         }
         sent.push(tagged(Tag::dot1q(0x6000), 60)); // priority-tagged
-        sent.push(tagged(Tag { tpid: 0x88a8, tci: 100 }, 60));
+        sent.extend([60, 61, 62].map(|len| tagged(Tag { tpid: 0x88a8, tci: 100 }, len)));
         let mut double = tagged(Tag { tpid: 0x88a8, tci: 200 }, 64);
         double.0.splice(12..12, [0x81, 0, 0, 30]);
         sent.push(double);
@@ -215,11 +226,11 @@ fn a_thread_of_another_namespace_sends_by_the_socket() {
     linked(|netns, left, right| {
         assert_eq!(indices(netns), indices(&other));
         let mut elsewhere = other.within(|| open("right", pool()));
-        let (sent, finished) = unfinished(&[5; 100]);
-        other.within(|| assert_eq!(left.send(std::slice::from_ref(&sent)).sent, 1));
-        assert_eq!(right.receive(1), std::slice::from_ref(&sent), "unfinished still: the socket took it");
-        assert_eq!(left.send(std::slice::from_ref(&sent)).sent, 1);
-        assert_eq!(right.receive(1), [finished]);
+        let (sent, finished): (Vec<_>, Vec<_>) = (0..8).map(|i| unfinished(&[i; 100])).unzip();
+        other.within(|| assert_eq!(left.send(&sent).sent, 8));
+        assert_eq!(right.receive(8), sent, "unfinished still: the socket took them");
+        assert_eq!(left.send(&sent).sent, 8);
+        assert_eq!(right.receive(8), finished);
         assert_eq!(elsewhere.poll().unwrap(), []);
     });
 }

@@ -53,10 +53,10 @@ impl Control {
     pub async fn apply(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
         let changes = self.diff(&next)?;
         // A netdev made just before the command counts, whether its event has been read or not.
-        self.links
-            .resync()
-            .await
-            .map_err(|e| refuse(ErrorCode::Failed, format!("cannot read the links: {e}"), ""))?;
+        let unread = |e| refuse(ErrorCode::Failed, format!("cannot read the links: {e}"), "");
+        if self.links.resync().await.map_err(unread)? {
+            self.follow_links().await;
+        }
         let fresh: Vec<&Port> = next.port.iter().filter(|p| !self.keeps_device(p)).collect();
         for port in &fresh {
             safety::check(&self.links, port, options.force, options.peer).await?;

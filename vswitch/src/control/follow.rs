@@ -19,14 +19,26 @@ pub(super) struct NewQueues {
 impl Control {
     /// Brings every port in line with the links as they are now.
     pub(super) async fn follow_links(&mut self) {
-        let configs = self.desired.port.clone();
         let mut changed = false;
-        for config in &configs {
-            changed |= self.follow_link(config).await;
+        let mut went_down = Vec::new();
+        for config in self.desired.port.clone() {
+            let was_up = self.is_up(&config.name);
+            changed |= self.follow_link(&config).await;
+            if was_up && !self.is_up(&config.name) {
+                went_down.push(config.name);
+            }
         }
         if changed {
             self.publish().await;
         }
+        // Only now: with the old snapshot a worker would learn from the last frames of the port.
+        for name in &went_down {
+            self.flush_port(name);
+        }
+    }
+
+    fn is_up(&self, name: &str) -> bool {
+        matches!(self.ports.get(name).map(|r| &r.state), Some(PortState::Attached(device)) if device.up)
     }
 
     /// True when the snapshot has to be made anew.
@@ -52,11 +64,7 @@ impl Control {
         if was_up != device.up {
             tracing::info!(port = config.name, up = device.up, "link state");
         }
-        let (went_down, changed) = (was_up && !device.up, was_up != device.up || old_mtu != device.mtu);
-        if went_down {
-            self.flush_port(&config.name);
-        }
-        changed
+        was_up != device.up || old_mtu != device.mtu
     }
 
     /// Tries to attach a port that waits; true when it is attached now.

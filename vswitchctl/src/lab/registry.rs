@@ -21,6 +21,16 @@ const END: &str = "end";
 /// A holder or client that takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What asking a lab gives when it is not there any more.
+const IS_GONE: [ErrorKind; 6] = [
+    ErrorKind::NotFound,
+    ErrorKind::UnexpectedEof,
+    ErrorKind::ConnectionReset,
+    ErrorKind::BrokenPipe,
+    ErrorKind::WouldBlock,
+    ErrorKind::TimedOut,
+];
+
 /// A lab that is up, as its holder describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lab {
@@ -74,11 +84,14 @@ pub(crate) fn labs() -> Result<Vec<Lab>, Failure> {
     let mut labs = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| refused("read", Path::new(FOLDER), &error))?.path();
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
         match describe(&path) {
             Ok(lab) => labs.push(lab),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => remove(&path)?,
-            // It went down between listing and asking.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => {}
+            // It went down between listing and asking, or has stopped to answer.
+            Err(error) if IS_GONE.contains(&error.kind()) => {}
             Err(error) => return Err(refused("ask the lab at", &path, &error)),
         }
     }
@@ -122,9 +135,12 @@ impl Endpoint {
             .create(folder)
             .map_err(|error| refused("create", folder, &error))?;
         let path = socket_of(std::process::id());
-        // Left by a killed holder that had our process id.
-        remove(&path)?;
-        let listener = UnixListener::bind(&path).map_err(|error| refused("listen on", &path, &error))?;
+        // Shown under its name only when it listens: one that refuses is taken for a dead one. What is
+        // there already has been left by a killed holder with our process id.
+        let unseen = folder.join(format!(".{}", std::process::id()));
+        remove(&unseen)?;
+        let listener = UnixListener::bind(&unseen).map_err(|error| refused("listen on", &unseen, &error))?;
+        fs::rename(&unseen, &path).map_err(|error| refused("create", &path, &error))?;
         Ok(Self { listener, path })
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Counts {
 }
 
 /// A port of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) network: NetId,
     pub(super) port: PortId,

@@ -17,56 +17,78 @@ fn insert(table: &Table, key: u64, n: u64) {
     table.upsert(key, |_| Some(value(n))).unwrap();
 }
 
-/// `n` keys with the same first bucket as key 1, itself among them.
-fn same_bucket(table: &Table, n: usize) -> impl Iterator<Item = u64> {
-    let first = table.candidates(1).0;
-    (1..).filter(move |&key| table.candidates(key).0 == first).take(n)
-}
-
 fn table() -> Arc<Table> {
     Arc::new(Table::new(1, SEED))
 }
 
-#[test]
-fn loom_reader_never_sees_the_value_of_another_key() {
-    model(|| {
+/// Runs `write` here while `read` runs in a second thread. Not the other way round: loom tries a switch at
+/// an access only when its *last* rival is of another thread, and writers read what they are about to
+/// write, so a reader that comes first would hide behind them.
+fn at_once(table: &Arc<Table>, read: impl FnOnce(&Table) + Send + 'static, write: impl FnOnce(&Table)) {
+    let reader = thread::spawn({
+        let table = Arc::clone(table);
+        move || read(&table)
+    });
+    write(table);
+    reader.join().unwrap();
+}
+
+/// Two keys for one slot: the first is in it with value 10, the slot is in its first or in its second
+/// bucket; the first bucket of the second is this one.
+fn rivals(table: &Table, is_in_second: bool) -> [u64; 2] {
+    let (first, second) = table.candidates(1);
+    insert(table, 1, 10);
+    if is_in_second {
+        assert!(table.relocate(1, first, second));
+    }
+    let bucket = if is_in_second { second } else { first };
+    [1, (2..).find(|&key| table.candidates(key).0 == bucket).unwrap()]
+}
+
+/// The second of [`rivals`] takes over the slot of the first, with value 20.
+fn take_over(table: &Table, keys: [u64; 2]) {
+    assert!(table.update(keys[0], |_| None));
+    insert(table, keys[1], 20);
+}
+
+/// A reader looks for one of two rivals, and may find nothing or its value.
+fn take_over_under_a_reader(is_in_second: bool, sought: usize) {
+    model(move || {
         let table = table();
-        let keys: [u64; 2] = core::array::from_fn(|i| same_bucket(&table, 2).nth(i).unwrap());
-        insert(&table, keys[0], 10);
-        let writer = thread::spawn({
-            let table = Arc::clone(&table);
-            move || {
-                // The second key takes over the slot of the first.
-                assert!(table.update(keys[0], |_| None));
-                insert(&table, keys[1], 20);
-            }
-        });
-        let first = table.get(keys[0]);
-        assert!(first.is_none_or(|v| v == value(10)), "{first:?}");
-        let second = table.get(keys[1]);
-        assert!(second.is_none_or(|v| v == value(20)), "{second:?}");
-        writer.join().unwrap();
+        let keys = rivals(&table, is_in_second);
+        let read = move |table: &Table| {
+            let found = table.get(keys[sought]);
+            assert!(found.is_none_or(|v| v == value([10, 20][sought])), "{found:?}");
+        };
+        at_once(&table, read, |table| take_over(table, keys));
         assert_eq!((table.get(keys[0]), table.get(keys[1])), (None, Some(value(20))));
     });
+}
+
+#[test]
+fn loom_reader_never_sees_the_value_of_the_next_key() {
+    take_over_under_a_reader(false, 0);
+    take_over_under_a_reader(true, 0);
+}
+
+#[test]
+fn loom_reader_never_sees_the_value_of_the_previous_key() {
+    take_over_under_a_reader(false, 1);
+    take_over_under_a_reader(true, 1);
 }
 
 #[test]
 fn loom_scan_never_pairs_a_key_with_the_value_of_another() {
     model(|| {
         let table = table();
-        let keys: [u64; 2] = core::array::from_fn(|i| same_bucket(&table, 2).nth(i).unwrap());
-        insert(&table, keys[0], 10);
-        let writer = thread::spawn({
-            let table = Arc::clone(&table);
-            move || {
-                assert!(table.update(keys[0], |_| None));
-                insert(&table, keys[1], 20);
-            }
-        });
-        table.scan(0..table.buckets(), |k, v| {
-            assert!([(keys[0], value(10)), (keys[1], value(20))].contains(&(k, v)), "{k} {v}");
-        });
-        writer.join().unwrap();
+        let keys = rivals(&table, false);
+        let first = table.candidates(keys[0]).0;
+        let read = move |table: &Table| {
+            table.scan(first..first + 1, |k, v| {
+                assert!([(keys[0], value(10)), (keys[1], value(20))].contains(&(k, v)), "{k} {v}");
+            });
+        };
+        at_once(&table, read, |table| take_over(table, keys));
     });
 }
 
@@ -100,68 +122,55 @@ fn loom_removal_by_two_counts_once() {
     });
 }
 
-/// An entry goes to its other bucket and another key takes its slot, or it comes from there.
-fn moves_under_a_reader(to_other: bool) {
+/// An entry moves between its buckets, once or to and fro, while a reader looks for it.
+fn moves_under_a_reader(is_in_second: bool, moves: usize) {
     model(move || {
         let table = table();
-        let keys: [u64; 2] = core::array::from_fn(|i| same_bucket(&table, 2).nth(i).unwrap());
+        let keys = rivals(&table, is_in_second);
         let (first, second) = table.candidates(keys[0]);
-        insert(&table, keys[0], 10);
-        if !to_other {
-            assert!(table.relocate(keys[0], first, second));
-        }
-        let writer = thread::spawn({
-            let table = Arc::clone(&table);
-            move || {
-                let (from, to) = if to_other { (first, second) } else { (second, first) };
-                assert!(table.relocate(keys[0], from, to));
-                insert(&table, keys[1], 20);
-            }
-        });
-        assert_eq!(table.get(keys[0]), Some(value(10)));
-        let second = table.get(keys[1]);
-        assert!(second.is_none_or(|v| v == value(20)), "{second:?}");
-        writer.join().unwrap();
-        assert_eq!(
-            (table.len(), table.get(keys[0]), table.get(keys[1])),
-            (2, Some(value(10)), Some(value(20)))
-        );
+        let (mut from, mut to) = if is_in_second { (second, first) } else { (first, second) };
+        let mut relocate = |table: &Table| {
+            assert!(table.relocate(keys[0], from, to));
+            core::mem::swap(&mut from, &mut to);
+        };
+        let read = move |table: &Table| assert_eq!(table.get(keys[0]), Some(value(10)));
+        at_once(&table, read, |table| (0..moves).for_each(|_| relocate(table)));
+        assert_eq!((table.len(), table.get(keys[0])), (1, Some(value(10))));
     });
 }
 
 #[test]
 fn loom_reader_finds_an_entry_that_moves_to_its_other_bucket() {
-    moves_under_a_reader(true);
+    moves_under_a_reader(false, 1);
 }
 
 #[test]
 fn loom_reader_finds_an_entry_that_moves_to_its_first_bucket() {
-    moves_under_a_reader(false);
+    moves_under_a_reader(true, 1);
 }
 
 #[test]
-fn loom_whole_scan_misses_nothing_while_another_key_wants_room() {
+fn loom_reader_finds_an_entry_that_moves_to_and_fro() {
+    moves_under_a_reader(false, 2);
+    moves_under_a_reader(true, 2);
+}
+
+#[test]
+fn loom_whole_scan_misses_nothing_while_an_entry_wants_to_move() {
     model(|| {
         let table = table();
-        let (first, second) = table.candidates(1);
-        // The first bucket is full; making room means a move.
-        let mut keys = same_bucket(&table, 4);
-        let stay: [u64; 3] = core::array::from_fn(|_| keys.next().unwrap());
-        for key in stay {
-            insert(&table, key, 10);
-        }
-        let writer = thread::spawn({
-            let table = Arc::clone(&table);
-            move || {
-                if let Some(_pass) = table.gate.pass() {
-                    assert!(table.relocate(stay[0], first, second));
-                }
+        let keys = rivals(&table, false);
+        let (first, second) = table.candidates(keys[0]);
+        let read = move |table: &Table| {
+            let mut seen = 0;
+            table.scan_all(|_, _| seen += 1);
+            assert_eq!(seen, 1);
+        };
+        at_once(&table, read, |table| {
+            if let Some(_pass) = table.gate.pass() {
+                assert!(table.relocate(keys[0], first, second));
             }
         });
-        let mut seen = 0;
-        table.scan_all(|_, _| seen += 1);
-        writer.join().unwrap();
-        assert_eq!((seen, table.len()), (3, 3));
     });
 }
 

@@ -36,9 +36,6 @@ const SLOT_HEADER: usize = 16;
 const SHORTEST: usize = 60;
 /// `result` of a slot that the program has not seen.
 const PENDING: i32 = i32::MIN;
-/// An EtherType without meaning for the kernel (IEEE 802 local experimental).
-const NO_TYPE: [u8; 2] = [0x88, 0xb5];
-
 /// What the program reads, and answers.
 #[repr(C)]
 struct Slot {
@@ -184,7 +181,7 @@ impl Batch {
             slots.ok_or_else(|| BatchError::at("map the array")(io::ErrorKind::OutOfMemory.into()))?;
         let mut batch = Self { slots, program, netns, template: [0; LIMIT] };
         // All slots are empty yet, so this sends nothing.
-        batch.run(SHORTEST, NO_TYPE).map_err(BatchError::at("run a program"))?;
+        batch.run(SHORTEST, [0; 2]).map_err(BatchError::at("run a program"))?;
         Ok(batch)
     }
 
@@ -197,14 +194,21 @@ impl Batch {
         unsafe { self.slots.as_mut() }
     }
 
-    /// Sends frames of [`ethernet::HEADER_LEN`] to [`LIMIT`] bytes, in order.
-    pub(super) fn send(&mut self, ifindex: u32, frames: &[Frame], report: &mut TxReport) {
+    /// Sends frames of [`ethernet::HEADER_LEN`] to [`LIMIT`] bytes, in order. All have this EtherType: it becomes that
+    /// of the skb, by which queueing disciplines and filters tell flows apart and find headers.
+    pub(super) fn send(
+        &mut self,
+        ifindex: u32,
+        ether_type: [u8; 2],
+        frames: &[Frame],
+        report: &mut TxReport,
+    ) {
         for frames in frames.chunks(SLOTS) {
             self.fill(ifindex, frames);
             let longest = frames.iter().map(|frame| frame.bytes().len()).max().unwrap_or(0);
             // An skb's memory is accounted for when it is made: made as long as the longest, it never grows.
             // Where it fails the slots stay pending, and are counted so.
-            let _ = self.run(longest.max(SHORTEST), ether_type(frames));
+            let _ = self.run(longest.max(SHORTEST), ether_type);
             self.settle(frames.len(), report);
         }
     }
@@ -252,17 +256,6 @@ impl Drop for Batch {
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch").field("netns", &self.netns).finish_non_exhaustive()
-    }
-}
-
-/// The EtherType of all frames, or one without meaning: it becomes that of the skb, for all of them, and queueing
-/// disciplines trust it (one that marks ECN would write into what it takes for an IPv4 header).
-fn ether_type(frames: &[Frame]) -> [u8; 2] {
-    let mut types = frames.iter().map(|frame| frame.bytes().get(12..14));
-    let first = types.next().flatten();
-    match first {
-        Some(&[a, b]) if types.all(|other| other == first) => [a, b],
-        _ => NO_TYPE,
     }
 }
 

@@ -16,6 +16,8 @@ use crate::{Frame, FrameClass, FrameVec, PoolCache, PortError, RxQueue};
 const SLOTS: usize = 1024;
 /// Bytes of large frames that may wait on the socket.
 const WAITING: libc::c_int = 8 << 20;
+/// How many slots ahead of the one that is read are asked for.
+const PREFETCH: usize = 8;
 /// A queue that is polled without pause looks for the device each time after so many empty polls.
 const POLLS_PER_CHECK: u32 = 4096;
 
@@ -180,6 +182,7 @@ impl RxQueue for Rx {
             if status & libc::TP_STATUS_USER == 0 {
                 break;
             }
+            self.ring.slot(self.next + PREFETCH).prefetch();
             let received = if status & libc::TP_STATUS_COPY != 0 {
                 self.receive_waiting(pool)
             } else {

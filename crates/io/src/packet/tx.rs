@@ -13,6 +13,9 @@ use crate::{Frame, FrameVec, PoolCache, TxQueue, TxReport};
 const IN_FLIGHT: libc::c_int = 4 << 20;
 /// Frames of one sendmmsg.
 const MESSAGES: usize = 32;
+/// Fewer frames leave sooner by the socket. Measured on veth, in thousands of cycles by batch and by socket: one
+/// frame 10 and 7, two 12 and 11, three 13 and 15, 64 of them 115 and 270.
+const WORTH_A_BATCH: usize = 3;
 
 /// One worker's way out.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ pub(super) struct Tx {
 /// How a frame leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    Batch,
+    /// Together with others of its EtherType (as bytes).
+    Batch([u8; 2]),
     Socket,
     /// No frame, or metadata that cannot be true of it.
     Refused,
@@ -42,20 +46,18 @@ impl Tx {
 
     /// Sends frames that take the same way. Both ways are done with a frame when they return, so the order is kept.
     fn send(&self, way: Way, frames: &mut [Frame], report: &mut TxReport) {
-        match way {
-            Way::Refused => report.refused += frames.len() as u32,
-            Way::Socket => self.send_messages(frames, report),
-            Way::Batch => {
-                let sent = self.netns.and_then(|netns| {
-                    batch::with(netns, |batch| {
-                        frames.iter_mut().for_each(finish);
-                        batch.send(self.ifindex, frames, report);
-                    })
+        match (way, self.netns) {
+            (Way::Refused, _) => report.refused += frames.len() as u32,
+            (Way::Batch(ether_type), Some(netns)) if frames.len() >= WORTH_A_BATCH => {
+                let sent = batch::with(netns, |batch| {
+                    frames.iter_mut().for_each(finish);
+                    batch.send(self.ifindex, ether_type, frames, report);
                 });
                 if sent.is_none() {
                     self.send_messages(frames, report);
                 }
             }
+            _ => self.send_messages(frames, report),
         }
     }
 
@@ -103,11 +105,12 @@ impl Tx {
 
 fn way(frame: &Frame) -> Way {
     let (bytes, meta) = (frame.bytes(), frame.meta());
+    let Some([.., high, low]) = bytes.first_chunk::<{ ethernet::HEADER_LEN }>() else { return Way::Refused };
     // A tag that is still beside the bytes found no room in them.
-    if bytes.len() < ethernet::HEADER_LEN || meta.tag.is_some() || meta.offload.check(bytes).is_err() {
+    if meta.tag.is_some() || meta.offload.check(bytes).is_err() {
         Way::Refused
     } else if meta.offload.gso.is_none() && bytes.len() <= batch::LIMIT {
-        Way::Batch
+        Way::Batch([*high, *low])
     } else {
         Way::Socket
     }

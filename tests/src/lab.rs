@@ -1,0 +1,194 @@
+//! A switch with its hosts, from a topology file; and what holds at the end of every scenario.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use nix::sys::signal::Signal;
+use vswitch_api::response::LinkState;
+use vswitch_api::{Topology, topology};
+use vswitch_netns::Veth;
+
+use crate::wait::{SOON, wait_until};
+use crate::{Host, Raw, Switch};
+
+/// A scenario about to run.
+#[derive(Clone, Debug)]
+pub struct Scenario<'a> {
+    topology: &'a str,
+    plugged: bool,
+    queues: u32,
+}
+
+/// Runs `body` with the switch and the hosts of `topology`, all ports up.
+pub fn scenario(topology: &str, body: impl FnOnce(&mut Lab)) {
+    Scenario::new(topology).run(body);
+}
+
+/// The text of a file of `topologies/`.
+#[must_use]
+pub fn topology_file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../topologies").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+impl<'a> Scenario<'a> {
+    /// Of this topology file's text.
+    #[must_use]
+    pub fn new(topology: &'a str) -> Self {
+        Self { topology, plugged: true, queues: 1 }
+    }
+
+    /// Hosts are there, and their veths are not.
+    #[must_use]
+    pub fn unplugged(self) -> Self {
+        Self { plugged: false, ..self }
+    }
+
+    /// Veths have so many queues.
+    #[must_use]
+    pub fn queues(self, queues: u32) -> Self {
+        Self { queues, ..self }
+    }
+
+    /// Runs `body`, then holds what must hold at the end.
+    pub fn run(self, body: impl FnOnce(&mut Lab)) {
+        let mut lab = self.start();
+        body(&mut lab);
+        lab.end();
+    }
+
+    fn start(&self) -> Lab {
+        let topology = topology::load(self.topology, "the scenario's topology")
+            .unwrap_or_else(|problems| panic!("{problems:?}"));
+        let mut switch = Switch::new(self.topology);
+        let hosts = self.make_hosts(&switch, &topology);
+        switch.start();
+        let lab = Lab { switch, hosts, expected: Vec::new(), end: Signal::SIGTERM };
+        if self.plugged {
+            lab.wait_up(lab.hosts.values().map(|host| host.port.as_str()));
+        }
+        lab
+    }
+
+    fn make_hosts(&self, switch: &Switch, topology: &Topology) -> BTreeMap<String, LabHost> {
+        let mut hosts = BTreeMap::new();
+        for (number, host) in (1..).zip(&topology.host) {
+            let port = topology.port.iter().find(|port| port.name == host.port);
+            let port = port.expect("the check found the host's port");
+            let mtu = port.mtu.unwrap_or(Veth::default().mtu);
+            let options = Veth { mtu, queues: self.queues };
+            let addresses = host.address.iter().map(ToString::to_string);
+            let made = Host::new(&switch.namespace, &host.name, number, port.netdev(), options)
+                .with_addresses(addresses);
+            if self.plugged {
+                made.plug();
+            }
+            hosts.insert(host.name.clone(), LabHost { host: made, port: port.name.clone() });
+        }
+        hosts
+    }
+}
+
+/// A running switch with its hosts.
+#[derive(Debug)]
+pub struct Lab {
+    /// The switch.
+    pub switch: Switch,
+    hosts: BTreeMap<String, LabHost>,
+    /// Parts of the log's warnings that the scenario brings about.
+    expected: Vec<String>,
+    /// What ends the daemon.
+    end: Signal,
+}
+
+#[derive(Debug)]
+struct LabHost {
+    host: Host,
+    port: String,
+}
+
+impl Lab {
+    /// The host of that name.
+    ///
+    /// # Panics
+    /// When the topology has none.
+    #[must_use]
+    #[track_caller]
+    pub fn host(&self, name: &str) -> &Host {
+        &self.hosts.get(name).unwrap_or_else(|| panic!("the topology has no host {name}")).host
+    }
+
+    /// All hosts, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.values().map(|host| &host.host)
+    }
+
+    /// The links of some hosts, to send on and to see what comes.
+    #[must_use]
+    #[track_caller]
+    pub fn raw<const N: usize>(&self, names: [&str; N]) -> [Raw; N] {
+        names.map(|name| self.host(name).raw())
+    }
+
+    /// Waits until these ports are up.
+    #[track_caller]
+    pub fn wait_up<'a>(&self, ports: impl IntoIterator<Item = &'a str>) {
+        let wanted: Vec<&str> = ports.into_iter().collect();
+        wait_until("the ports are up", SOON, || {
+            let states = self.switch.ports();
+            let is_up = |name: &&str| states.iter().any(|p| p.name == **name && p.state == LinkState::Up);
+            wanted.iter().all(is_up)
+        });
+    }
+
+    /// From here on a warning or an error with this text in it is no failure.
+    pub fn expect_warning(&mut self, text: &str) {
+        self.expected.push(text.to_owned());
+    }
+
+    /// The daemon is to be ended by this signal instead of SIGTERM.
+    pub fn end_by(&mut self, signal: Signal) {
+        self.end = signal;
+    }
+
+    /// What holds at the end of every scenario. A daemon that the scenario has ended itself is not asked.
+    fn end(mut self) {
+        if self.switch.is_started() {
+            self.switch.wait_quiet();
+            let status = self.switch.stop(self.end);
+            assert_eq!(status.code(), Some(0), "the daemon ended with {status}");
+            assert!(!self.switch.socket().exists(), "the daemon has left its socket behind");
+        }
+        let log = self.switch.log();
+        let is_expected = |line: &&str| self.expected.iter().any(|text| line.contains(text));
+        let unexpected: Vec<&str> =
+            log.lines().filter(|line| is_warning(line)).filter(|line| !is_expected(line)).collect();
+        assert!(unexpected.is_empty(), "unexpected in the log:\n{}", unexpected.join("\n"));
+    }
+
+    /// All that may tell why a scenario failed.
+    fn print_state(&self) {
+        if self.switch.is_started() {
+            for args in [&["status"][..], &["port", "list"], &["fdb", "list"], &["stats"]] {
+                let answer = self.switch.ctl(args.iter().copied());
+                eprintln!("--- vswitchctl {}\n{}{}", args.join(" "), answer.stdout, answer.stderr);
+            }
+        }
+        eprintln!("--- the daemon's log\n{}", self.switch.log());
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.print_state();
+        }
+    }
+}
+
+/// A line of the log begins with the time and the level.
+fn is_warning(line: &str) -> bool {
+    matches!(line.split_whitespace().nth(1), Some("WARN" | "ERROR"))
+}
