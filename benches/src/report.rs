@@ -15,6 +15,8 @@ pub(crate) struct Row {
     pub(crate) variant: String,
     pub(crate) subject: &'static str,
     pub(crate) unit: &'static str,
+    /// What the subject is, in words.
+    pub(crate) detail: String,
     /// In the order they were taken.
     pub(crate) runs: Vec<f64>,
     pub(crate) median: f64,
@@ -44,11 +46,11 @@ struct Report<'a> {
 }
 
 impl Row {
+    /// The row of a subject, which is described in words, with these samples in the case's unit.
     pub(crate) fn new(
-        case: &'static str,
+        [case, unit]: [&'static str; 2],
         variant: &str,
-        subject: &'static str,
-        unit: &'static str,
+        (subject, detail): (&'static str, String),
         samples: &[Sample],
     ) -> Self {
         let runs: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
@@ -58,6 +60,7 @@ impl Row {
             variant: variant.to_owned(),
             subject,
             unit,
+            detail,
             median: median(&runs),
             runs,
             noisy,
@@ -165,7 +168,12 @@ mod tests {
     #[test]
     fn a_row_says_which_runs_were_noisy() {
         let sample = |value, noisy| Sample { value, noisy, core_to_core_ns: 100.0, others: 0.0 };
-        let row = Row::new("veth-l2", "64B", "ovs", "Mpps", &[sample(1.0, false), sample(3.0, true)]);
+        let row = Row::new(
+            ["veth-l2", "Mpps"],
+            "64B",
+            ("ovs", String::new()),
+            &[sample(1.0, false), sample(3.0, true)],
+        );
         assert_eq!(
             (row.median, row.bounds(), row.runs_in_words()),
             (2.0, (1.0, 3.0), "1.000 3.000!".to_owned())

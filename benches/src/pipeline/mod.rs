@@ -60,10 +60,14 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (batch, macs) in VARIANTS {
         let variant = format!("64B batch={batch} macs={macs}");
+        let row = |unit, samples: &[Sample]| {
+            let subject = ("vswitch", "Pipeline::process".to_owned());
+            Row::new(["pipeline", unit], &variant, subject, samples)
+        };
         let times = times(batch, macs, effort)?;
-        let time = Row::new("pipeline", &variant, "vswitch", "ns/packet", &times);
+        let time = row("ns/packet", &times);
         let instructions = Sample::exact(instructions(batch, macs)?);
-        let count = Row::new("pipeline", &variant, "vswitch", "instructions/packet", &[instructions]);
+        let count = row("instructions/packet", &[instructions]);
         println!("   {variant}: {:.1} ns, {:.1} instructions a packet", time.median, count.median);
         rows.extend([time, count]);
     }
