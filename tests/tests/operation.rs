@@ -31,7 +31,7 @@ fn what_is_dumped_can_be_applied_and_changes_nothing() {
 fn apply_does_what_diff_said_and_going_back_restores_all() {
     let before = topology_file("access.toml");
     let after =
-        before.replacen("name = \"blue1\"\naccess = \"blue\"", "name = \"blue1\"\naccess = \"red\"", 1)
+        before.replacen("name = \"blue2\"\naccess = \"blue\"", "name = \"blue2\"\naccess = \"red\"", 1)
             + "[[network]]\nname = \"green\"\nvlan = 30\nageing = \"10s\"\n";
     scenario(&before, |lab| {
         let original = lab.switch.ctl(["dump"]).stdout;
