@@ -55,7 +55,8 @@ pub fn udp(from: &Host, to: &Host, address: &str, sizes: &[usize]) {
     let what = format!("UDP from {} to {} at {address}", from.name, to.name);
     let to_ip: IpAddr = address.parse().expect("an address");
     let any: IpAddr = if to_ip.is_ipv4() { [0_u8; 4].into() } else { [0_u8; 16].into() };
-    let bind = |host: &Host, ip| host.namespace.enter(|| UdpSocket::bind((ip, 0))).expect(&what).expect(&what);
+    let bind =
+        |host: &Host, ip| host.namespace.enter(|| UdpSocket::bind((ip, 0))).expect(&what).expect(&what);
     let (sender, receiver) = (bind(from, any), bind(to, to_ip));
     sender.connect(receiver.local_addr().expect(&what)).expect(&what);
     receiver.set_read_timeout(Some(SOON)).expect(&what);

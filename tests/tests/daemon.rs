@@ -39,7 +39,8 @@ fn a_killed_daemon_leaves_its_netdevs_to_the_host_and_to_the_next_daemon() {
             lab.switch.stop(Signal::SIGKILL);
             // Not at once: the kernel ends a killed process's links and filters after its parent knows of the end.
             wait_until("the XDP program is gone", SOON, || !has_xdp(&lab.switch, "a"));
-            for (name, near, far) in [("a", "10.0.0.91/24", "10.0.0.91"), ("b", "10.0.0.92/24", "10.0.0.92")] {
+            for (name, near, far) in [("a", "10.0.0.91/24", "10.0.0.91"), ("b", "10.0.0.92/24", "10.0.0.92")]
+            {
                 lab.switch.namespace.add_address(name, near).expect("an address for the host itself");
                 wait_until("the host's own stack has the netdev", SOON, || lab.host(name).reaches(far));
                 ip(&lab.switch, &format!("address flush dev {name}"));
@@ -63,7 +64,10 @@ fn the_host_hears_nothing_of_a_port() {
     scenario(TWO_KINDS, |lab| {
         for (name, near, far) in [("a", "10.0.0.91/24", "10.0.0.91"), ("b", "10.0.0.92/24", "10.0.0.92")] {
             lab.switch.namespace.add_address(name, near).expect("an address of the host itself");
-            assert!(lab.host(name).is_cut_off_from(far), "the switch's host answered on the netdev of port {name}");
+            assert!(
+                lab.host(name).is_cut_off_from(far),
+                "the switch's host answered on the netdev of port {name}"
+            );
         }
     });
 }

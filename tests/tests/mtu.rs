@@ -113,7 +113,11 @@ fn an_mtu_beyond_the_limit_is_refused_by_its_number() {
             assert!(refusal.contains("the limit"), "{refusal}");
             assert!(refusal.contains(&limit.to_string()), "{refusal}");
             let after = lab.switch.port(&port.name);
-            assert_eq!((after.state, after.mtu, after.why), (port.state, port.mtu, port.why), "nothing has changed");
+            assert_eq!(
+                (after.state, after.mtu, after.why),
+                (port.state, port.mtu, port.why),
+                "nothing has changed"
+            );
         }
         assert!(tried > 0, "every kind can carry everything: this test tests nothing");
         for (from, to) in [("p1", "10.0.0.3"), ("p3", "10.0.0.1")] {

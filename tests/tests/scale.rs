@@ -64,7 +64,7 @@ fn frames_of_one_sender_keep_their_order_over_two_workers() {
             links[to].send(&announced);
             links[from].until(&announced);
             frames.clone().for_each(|frame| links[from].send(&frame));
-            let last = frames.clone().last().unwrap();
+            let last = frames.clone().next_back().unwrap();
             let mut seen = links[to].until(&last);
             seen.push(last);
             seen.retain(|frame| frame.from == macs[from] && frame.to == macs[to]);

@@ -64,14 +64,18 @@ fn an_apply_that_fails_halfway_changes_nothing_and_loses_nothing() {
         let links = ip(switch, "-details link show good");
         without_a_lost_frame(lab, || {
             for (kind, reason) in [("xdp", "belongs to br0"), ("packet", "belongs to br0")] {
-                let next = with_two_more(&format!("{{ name = \"bad\", kind = \"{kind}\", access = \"new\" }}"));
+                let next =
+                    with_two_more(&format!("{{ name = \"bad\", kind = \"{kind}\", access = \"new\" }}"));
                 let file = switch.write("next.toml", &next);
                 let refusal = switch.refusal(&["apply", file.to_str().expect("a path of ASCII")]);
                 assert!(refusal.contains("\"bad\"") && refusal.contains(reason), "{refusal}");
                 assert!(refusal.contains("nomaster"), "it says how to mend it: {refusal}");
                 assert_eq!(state(switch), before);
                 let after = ip(switch, "-details link show good");
-                assert!(!after.contains("prog/xdp"), "the port before the refused one is attached:\n{links}{after}");
+                assert!(
+                    !after.contains("prog/xdp"),
+                    "the port before the refused one is attached:\n{links}{after}"
+                );
             }
             // Mended, the same file is taken.
             ip(switch, "link set bad nomaster");
@@ -88,7 +92,8 @@ fn a_netdev_with_another_xdp_program_is_refused() {
             veth((&switch.namespace, name), (&switch.namespace, &format!("{name}-far")), Veth::default())
                 .expect("a veth");
         }
-        let owner_of_bad = "network = [{ name = \"n\" }]\nport = [{ name = \"bad\", kind = \"xdp\", access = \"n\" }]";
+        let owner_of_bad =
+            "network = [{ name = \"n\" }]\nport = [{ name = \"bad\", kind = \"xdp\", access = \"n\" }]";
         let mut other = switch.beside(owner_of_bad);
         other.start();
         let before = state(switch);

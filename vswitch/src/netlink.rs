@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_channel::mpsc::UnboundedReceiver;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::RouteAttribute;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
 
@@ -140,21 +140,37 @@ impl Links {
 
     /// The index of the link by which `destination` is reached, if there is a route.
     pub async fn route_to(&self, destination: IpAddr) -> Option<u32> {
-        let message = match destination {
-            IpAddr::V4(ip) => {
-                RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(ip, 32).build()
-            }
-            IpAddr::V6(ip) => {
-                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(ip, 128).build()
-            }
-        };
-        let mut answers = self.handle.route().get(message).execute();
-        let route = answers.try_next().await.ok()??;
-        route.attributes.iter().find_map(|a| match a {
-            RouteAttribute::Oif(index) => Some(*index),
-            _ => None,
-        })
+        let route = self.look_up(destination, RouteFlags::empty()).await?;
+        links_of(&route).next()
     }
+
+    /// The indexes of the links that the default route for `destination` has; none where a route of its own
+    /// leads there.
+    pub async fn default_route(&self, destination: IpAddr) -> Vec<u32> {
+        match self.look_up(destination, RouteFlags::FibMatch).await {
+            Some(route) if route.header.destination_prefix_length == 0 => links_of(&route).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The way to `destination`, or with [`RouteFlags::FibMatch`] the entry of the routing table that gives it.
+    async fn look_up(&self, destination: IpAddr, flags: RouteFlags) -> Option<RouteMessage> {
+        let mut message = match destination {
+            IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, 32).build(),
+            IpAddr::V6(ip) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ip, 128).build(),
+        };
+        message.header.flags |= flags;
+        self.handle.route().get(message).execute().try_next().await.ok()?
+    }
+}
+
+/// The links by which a route leads, several for a multipath one.
+fn links_of(route: &RouteMessage) -> impl Iterator<Item = u32> {
+    route.attributes.iter().flat_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    })
 }
 
 /// Bridges tell of their ports in the same group, by the port's own index.

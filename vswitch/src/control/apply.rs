@@ -136,7 +136,8 @@ impl Control {
 
     /// The running configuration has a port of that name, and for the same device.
     fn wants_same_device(&self, next: &Port) -> bool {
-        let is_it = |old: &Port| (&old.name, old.kind, old.netdev()) == (&next.name, next.kind, next.netdev());
+        let is_it =
+            |old: &Port| (&old.name, old.kind, old.netdev()) == (&next.name, next.kind, next.netdev());
         self.desired.port.iter().any(is_it)
     }
 
