@@ -57,9 +57,12 @@ impl Host {
     /// Makes the veth, with the host's addresses on its far end, both ends up.
     pub fn plug(&self) {
         let what = |what: &str| format!("host {}: {what}", self.name);
-        veth((&self.switch, &self.netdev), (&self.namespace, LINK), self.options).expect(&what("its veth"));
-        self.switch.disable_ipv6(&self.netdev).expect(&what("no IPv6 on the near end"));
-        self.switch.set_up(&self.netdev).expect(&what("its near end up"));
+        veth((&self.switch, &self.netdev), (&self.namespace, LINK), self.options)
+            .unwrap_or_else(|e| panic!("{}: {e}", what("its veth")));
+        self.switch
+            .disable_ipv6(&self.netdev)
+            .unwrap_or_else(|e| panic!("{}: {e}", what("no IPv6 on the near end")));
+        self.switch.set_up(&self.netdev).unwrap_or_else(|e| panic!("{}: {e}", what("its near end up")));
         self.configure_link();
     }
 
@@ -74,14 +77,14 @@ impl Host {
     /// Gives the host's end its addresses, and sets it up.
     fn configure_link(&self) {
         let what = |what: &str| format!("host {}: {what}", self.name);
-        self.namespace.set_mac(LINK, self.mac.0).expect(&what("its MAC"));
+        self.namespace.set_mac(LINK, self.mac.0).unwrap_or_else(|e| panic!("{}: {e}", what("its MAC")));
         if self.addresses.iter().all(|address| !address.contains(':')) {
-            self.namespace.disable_ipv6(LINK).expect(&what("no IPv6"));
+            self.namespace.disable_ipv6(LINK).unwrap_or_else(|e| panic!("{}: {e}", what("no IPv6")));
         }
         for address in &self.addresses {
-            self.namespace.add_address(LINK, address).expect(&what(address));
+            self.namespace.add_address(LINK, address).unwrap_or_else(|e| panic!("{}: {e}", what(address)));
         }
-        self.namespace.set_up(LINK).expect(&what("its link up"));
+        self.namespace.set_up(LINK).unwrap_or_else(|e| panic!("{}: {e}", what("its link up")));
     }
 
     /// Removes the veth, both ends.
@@ -216,6 +219,16 @@ impl Raw {
                 None => panic!("host {} never saw {last:?}, but {seen:#?}", self.host),
             }
         }
+    }
+
+    /// Holds that exactly these frames come, in this order, and none before or between them.
+    #[track_caller]
+    pub fn sees(&self, expected: impl IntoIterator<Item = Frame>) {
+        let expected: Vec<Frame> = expected.into_iter().collect();
+        let last = expected.last().expect("what comes last tells that nothing else came before");
+        let mut seen = self.until(last);
+        seen.push(last.clone());
+        assert!(seen == expected, "host {} saw {seen:#?}, and not {expected:#?}", self.host);
     }
 
     /// Every frame that has come.

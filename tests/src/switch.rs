@@ -158,11 +158,21 @@ impl Switch {
 
     /// Runs `vswitchctl` to its end.
     pub fn ctl<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Answer {
+        Answer::of(self.ctl_command().args(args))
+    }
+
+    /// Runs `vswitchctl` to its end, as a user would whose session comes from `address`.
+    pub fn ctl_in_session<'a>(&self, address: &str, args: impl IntoIterator<Item = &'a str>) -> Answer {
+        // sshd(8): the client's address and port, then the server's.
+        let session = format!("{address} 40000 192.0.2.1 22");
+        Answer::of(self.ctl_command().env("SSH_CONNECTION", session).args(args))
+    }
+
+    fn ctl_command(&self) -> Command {
         let mut command = Command::new(program("vswitchctl"));
-        command.arg("--socket").arg(self.socket()).args(args);
-        // The session of whoever runs the tests is none of the switch's namespace.
-        command.env_remove("SSH_CONNECTION");
-        Answer::of(&mut command)
+        // The session of whoever runs the tests has nothing to do with the switch's namespace.
+        command.env_remove("SSH_CONNECTION").arg("--socket").arg(self.socket());
+        command
     }
 
     /// The answer to a command that must succeed, read from its JSON.

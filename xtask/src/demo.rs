@@ -29,7 +29,8 @@ pub(crate) async fn run(exit: bool) -> Result<()> {
     packages::install_missing(&[PING, IPERF3]).await?;
     shell::title("Building the switch");
     let mut build = shell::cargo();
-    build.args(["build", "--package", "vswitch", "--package", "vswitchctl"]);
+    // All of them, so that features agree and `cargo xtask test` builds no dependency again.
+    build.args(["build", "--workspace", "--bins"]);
     shell::run(build).await?;
 
     let mut demo = Demo::start()?;
@@ -41,7 +42,10 @@ pub(crate) async fn run(exit: bool) -> Result<()> {
         demo.print_log();
     }
     let ended = demo.end().await;
-    shown.and(ended)
+    match (shown, ended) {
+        (Err(first), Err(second)) => Err(format!("{first}; {second}").into()),
+        (shown, ended) => shown.and(ended),
+    }
 }
 
 /// A running switch with its lab.
@@ -76,7 +80,7 @@ impl Demo {
         self.wait_for_daemon().await?;
         self.print_how_to_repeat();
         shell::title("A lab: hosts, each a network namespace with a veth into the switch");
-        self.expect_success(self.control_in_namespace(["lab", "up"], &self.topology)).await?;
+        shell::show_success(self.control_in_namespace(["lab", "up"], &self.topology)).await?;
         let failed = proofs::run(self).await?;
         shell::title("Result");
         if !failed.is_empty() {
@@ -100,13 +104,13 @@ impl Demo {
         let mut ended = None;
         shell::wait_until("the switch answers", PATIENCE, async || {
             ended = self.daemon.wait_timeout(Duration::ZERO)?;
-            Ok(ended.is_some() || shell::quiet(self.control(["status"])).await?.code == Some(0))
+            Ok(ended.is_some() || shell::quiet(self.control(["status"])).await?.status.success())
         })
         .await?;
         if let Some(status) = ended {
             return Err(format!("vswitch ended at its start with {status}").into());
         }
-        self.expect_success(self.control(["status"])).await.map(drop)
+        shell::show_success(self.control(["status"])).await.map(drop)
     }
 
     /// Ends lab and switch, in order.
@@ -116,7 +120,7 @@ impl Demo {
         let labs: serde_json::Value = serde_json::from_str(&labs)?;
         let inode = self.namespace.inode()?;
         if labs.as_array().is_some_and(|labs| labs.iter().any(|lab| lab["switch_netns"] == inode)) {
-            self.expect_success(self.control_in_namespace(["lab", "down"], &self.topology)).await?;
+            shell::show_success(self.control_in_namespace(["lab", "down"], &self.topology)).await?;
         }
         if self.daemon.wait_timeout(Duration::ZERO)?.is_none() {
             self.daemon.signal(Signal::SIGTERM)?;
@@ -154,16 +158,6 @@ impl Demo {
     /// A command in a host of the lab.
     fn in_host(&self, host: &str, command: &str) -> Command {
         self.control(["lab", "exec", host, "--"].into_iter().chain(command.split(' ')))
-    }
-
-    /// Shows a command that must succeed; its stdout.
-    async fn expect_success(&self, command: Command) -> Result<String> {
-        let output = shell::show(command).await?;
-        if output.code == Some(0) {
-            Ok(output.stdout)
-        } else {
-            Err("that command should have succeeded".into())
-        }
     }
 
     fn print_how_to_repeat(&self) {

@@ -1,11 +1,13 @@
-//! The project's commands: `cargo xtask demo`, `cargo xtask test`.
+//! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
 //!
 //! Each installs what it lacks and says so, shows progress, and prints the commands that it runs.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod packages;
 mod sandbox;
@@ -37,6 +39,18 @@ enum Command {
         /// Only tests with this in their name
         filter: Option<String>,
     },
+    /// Measure the switch beside the Linux bridge and Open vSwitch
+    Bench {
+        /// Which; all unless told
+        #[arg(value_enum)]
+        cases: Vec<bench::Case>,
+        /// Fewer and shorter samples
+        #[arg(long)]
+        quick: bool,
+        /// Write the results to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// What `test` runs inside its sandbox
     #[command(hide = true)]
     TestInSandbox { filter: Option<String> },
@@ -48,6 +62,7 @@ async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo { exit } => demo::run(exit).await,
         Command::Test { filter } => test::run(filter.as_deref()).await,
+        Command::Bench { cases, quick, json } => bench::run(&cases, quick, json.as_deref()).await,
         Command::TestInSandbox { filter } => test::run_in_sandbox(filter.as_deref()).await,
     };
     match result {

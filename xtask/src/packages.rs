@@ -8,6 +8,7 @@ use crate::Result;
 use crate::shell;
 
 /// A package, known by a program that it brings.
+#[derive(Clone, Copy)]
 pub(crate) struct Package {
     /// Its name in Debian.
     pub(crate) name: &'static str,
@@ -27,6 +28,11 @@ pub(crate) const ETHTOOL: Package =
     Package { name: "ethtool", program: "ethtool", purpose: "look at and set offloads and queues" };
 pub(crate) const TCPDUMP: Package =
     Package { name: "tcpdump", program: "tcpdump", purpose: "watch frames by a program that is not ours" };
+
+pub(crate) const VALGRIND: Package =
+    Package { name: "valgrind", program: "valgrind", purpose: "count instructions" };
+pub(crate) const OPENVSWITCH: Package =
+    Package { name: "openvswitch-switch", program: "ovs-vswitchd", purpose: "compare with Open vSwitch" };
 
 /// Installs those of `packages` whose program is missing.
 pub(crate) async fn install_missing(packages: &[Package]) -> Result<()> {
@@ -63,7 +69,7 @@ async fn install(names: &[&str]) -> Result<()> {
 async fn are_known(names: &[&str]) -> Result<bool> {
     let mut command = Command::new("apt-cache");
     command.args(["show", "--no-all-versions"]).args(names);
-    Ok(shell::quiet(command).await?.code == Some(0))
+    Ok(shell::quiet(command).await?.status.success())
 }
 
 fn apt_get(args: &[&str]) -> Command {

@@ -39,7 +39,7 @@ impl Snapshot {
         loopback.args(["link", "set", "lo", "up"]);
         for command in [mount, loopback] {
             let output = shell::quiet(command).await?;
-            if output.code != Some(0) {
+            if !output.status.success() {
                 return Err(format!("the sandbox cannot be made: {}", output.stderr.trim()).into());
             }
         }

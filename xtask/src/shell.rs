@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::time;
@@ -14,8 +14,8 @@ use crate::{Error, Result};
 
 /// What a command that was watched to its end has said.
 pub(crate) struct Output {
-    /// Its exit code; `None` when a signal ended it.
-    pub(crate) code: Option<i32>,
+    /// How it ended.
+    pub(crate) status: ExitStatus,
     /// Its stdout.
     pub(crate) stdout: String,
     /// Its stderr.
@@ -62,6 +62,13 @@ pub(crate) async fn show(command: Command) -> Result<Output> {
     Ok(output)
 }
 
+/// Like [`show`], for a command that must succeed; its stdout.
+pub(crate) async fn show_success(command: Command) -> Result<String> {
+    let text = text(&command);
+    let output = show(command).await?;
+    if output.status.success() { Ok(output.stdout) } else { Err(format!("{text}: {}", output.status).into()) }
+}
+
 /// Runs a command that the user need not see.
 pub(crate) async fn quiet(mut command: Command) -> Result<Output> {
     let text = text(&command);
@@ -72,7 +79,7 @@ pub(crate) async fn quiet(mut command: Command) -> Result<Output> {
         .await
         .map_err(cannot_run(&text))?;
     Ok(Output {
-        code: output.status.code(),
+        status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })

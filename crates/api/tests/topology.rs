@@ -55,9 +55,9 @@ fn port() -> impl Strategy<Value = Port> {
         of(name("net")).prop_map(|access| (access, Vec::new(), None)),
         (vec(trunk_entry(), 1..4), of(name("net"))).prop_map(|(trunk, native)| (None, trunk, native)),
     ];
-    let limits = (any::<bool>(), of(1..999u32), storm(), of(68..=65535u32), of(1..=256u32));
+    let limits = (any::<bool>(), of(1..999u32), storm(), of(68..=65535u32));
     (name("port"), kind, of("[!-.0-9;-~]{1,15}"), attachment, limits).prop_map(
-        |(name, kind, netdev, (access, trunk, native), (isolated, max_macs, storm, mtu, queues))| Port {
+        |(name, kind, netdev, (access, trunk, native), (isolated, max_macs, storm, mtu))| Port {
             name,
             kind,
             netdev,
@@ -68,7 +68,6 @@ fn port() -> impl Strategy<Value = Port> {
             max_macs,
             storm,
             mtu,
-            queues,
         },
     )
 }

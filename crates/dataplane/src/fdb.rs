@@ -18,8 +18,10 @@ mod record;
 #[cfg(test)]
 mod loom;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod testing;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use alloc::vec::Vec;

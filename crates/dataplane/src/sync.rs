@@ -20,12 +20,12 @@ pub(crate) use loom::thread;
 #[cfg(all(test, not(loom)))]
 pub(crate) use std::thread;
 
-/// Runs `body` under every interleaving with at most three forced switches: more find hardly any more bugs in
+/// Runs `body` under every interleaving with at most two forced switches: more find hardly any more bugs in
 /// practice (Musuvathi and Qadeer, PLDI 2007) and takes minutes.
 #[cfg(all(test, loom))]
 pub(crate) fn model(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(2);
     builder.check(body);
 }
 

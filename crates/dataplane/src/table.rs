@@ -22,7 +22,7 @@ mod relocate;
 
 #[cfg(test)]
 mod loom;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use alloc::boxed::Box;

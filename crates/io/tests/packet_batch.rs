@@ -11,11 +11,9 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 
-use net::{End, Netns, Seen, assert_all_free, ethernet, forward, pool, snmp, transfer, wait_until};
+use net::{End, Netns, assert_all_free, ethernet, forwarding, pool, snmp, transfer, wait_until};
 use vswitch_io::{Pool, packet};
 use vswitch_wire::{Csum, FrameBuf, FrameMeta, Gso, GsoKind, Mac, Tag, testing};
 
@@ -235,6 +233,43 @@ fn a_thread_of_another_namespace_sends_by_the_socket() {
     });
 }
 
+/// Takes CAP_BPF and CAP_SYS_ADMIN, which implies it, from the calling thread (capabilities(7)).
+fn give_up_bpf() {
+    const VERSION_3: u32 = 0x2008_0522;
+    const CAP_SYS_ADMIN: u32 = 21;
+    const CAP_BPF: u32 = 39;
+    let header = [VERSION_3, 0]; // of this thread
+    // Effective, permitted and inheritable; capabilities 0 to 31, then the others.
+    let mut sets = [[0_u32; 3]; 2];
+    // SAFETY: both are as long as version 3 says.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()), 0);
+        sets[0][0] &= !(1 << CAP_SYS_ADMIN);
+        sets[1][0] &= !(1 << (CAP_BPF - 32));
+        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()), 0);
+    }
+}
+
+#[test]
+fn without_bpf_the_socket_does_all() {
+    let (netns, pool) = (Netns::new(), pool());
+    netns.veth("left", &netns, "right");
+    netns.within(|| {
+        let mut right = open("right", pool);
+        netns.within(|| {
+            give_up_bpf();
+            let port = packet::open("left", 1).unwrap();
+            let why = "small frames leave one by one, batches were refused: ";
+            assert!(port.facts.mode.contains(why), "{}", port.facts.mode);
+            let mut left = End::new(port, pool);
+            let (sent, _): (Vec<_>, Vec<_>) = (0..64).map(|i| unfinished(&[i; 100])).unzip();
+            assert_eq!(left.send(&sent).sent, 64);
+            assert_eq!(right.receive(64), sent);
+        });
+    });
+    assert_all_free(pool);
+}
+
 /// Opens the switch's side of a tap as a hypervisor does.
 fn hold_tap(name: &str) -> File {
     let file =
@@ -287,28 +322,18 @@ fn tcp_of_small_segments_arrives_whole() {
     let hosts = [1, 2].map(|n| {
         let host = Netns::new();
         switch.veth(&format!("s{n}"), &host, "eth0");
-        host.ip(&format!("addr add 10.1.0.{n}/24 dev eth0"));
-        host.ip(&format!("addr add fd01::{n}/64 dev eth0 nodad"));
+        host.address(n, "eth0");
         // Every segment is a frame of its own, its checksum left to the switch.
         assert!(host.succeeds("ethtool -K eth0 tso off gso off"), "ethtool is installed");
         host
     });
-    let (stop, seen) = (AtomicBool::new(false), Seen::default());
-    thread::scope(|scope| {
-        let forwarder = scope.spawn(|| {
-            switch.enter();
-            forward(["s1", "s2"].map(|name| open(name, pool).port), pool, &stop, &seen);
-        });
-        let result = catch_unwind(AssertUnwindSafe(|| {
+    switch.within(|| {
+        forwarding(["s1", "s2"].map(|name| open(name, pool).port), pool, |seen| {
             for address in ["10.1.0.2:0", "[fd01::2]:0"] {
                 transfer(&hosts[0], &hosts[1], address.parse().unwrap(), 4 << 20);
             }
-        }));
-        stop.store(true, Ordering::Relaxed);
-        forwarder.join().unwrap();
-        result.unwrap_or_else(|panic| resume_unwind(panic));
+            assert_eq!(seen.longest.load(Ordering::Relaxed), 1514);
+        });
     });
-    assert_eq!(seen.longest.load(Ordering::Relaxed), 1514);
     assert_eq!(snmp(&hosts[1], "Tcp", "InCsumErrors"), 0);
-    assert_all_free(pool);
 }

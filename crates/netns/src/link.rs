@@ -191,7 +191,8 @@ impl Namespace {
             .enable_all()
             .build()
             .map_err(Error::system("start an event loop"))?;
-        self.enter(|| runtime.block_on(work()))?
+        // Ended inside: a caller's own event loop would not let us.
+        self.enter(move || runtime.block_on(work()))?
     }
 }
 

@@ -30,6 +30,11 @@ fn joined_namespaces_reach_each_other_at_once() {
     a.run("ping", ["-c", "1", "-W", "5", "fd00::2"]).unwrap();
 }
 
+#[tokio::test]
+async fn namespaces_can_be_used_from_within_an_event_loop() {
+    joined();
+}
+
 #[test]
 fn a_namespace_holds_its_own_links_only() {
     let (a, _b) = joined();

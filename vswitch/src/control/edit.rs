@@ -62,51 +62,56 @@ pub fn del_network(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
 }
 
 /// `port add`, with the network that `--vlan` implies.
-pub fn add_port(mut t: Topology, new: NewPort) -> Result<Topology, ErrorBody> {
-    let mut port = new.port;
-    if t.port.iter().any(|p| p.name == port.name) {
-        let message = format!("port {:?} exists already", port.name);
+pub fn add_port(t: Topology, new: NewPort) -> Result<Topology, ErrorBody> {
+    if t.port.iter().any(|p| p.name == new.port.name) {
+        let message = format!("port {:?} exists already", new.port.name);
         return Err(refuse(ErrorCode::Conflict, message, "change it by `port set`, or delete it first"));
     }
-    if let Some(vid) = new.vlan {
-        if port.access.is_some() {
-            let mend = "give either the network or its VLAN ID";
-            return Err(refuse(ErrorCode::Invalid, "the port has both `access` and `vlan`", mend));
-        }
-        let mut same = t.network.iter().filter(|n| n.vlan == Some(vid));
-        let name = match (same.next(), same.next()) {
-            (Some(only), None) => only.name.clone(),
-            (Some(_), Some(_)) => {
-                let message = format!("more than one network has the VLAN ID {vid}");
-                return Err(refuse(ErrorCode::Conflict, message, "name the network: `--access NET`"));
-            }
-            (None, _) => {
-                let name = format!("vlan{vid}");
-                t = add_network(t, Network { vlan: Some(vid), ..Network::new(&name) })?;
-                name
-            }
-        };
-        port.access = Some(name);
-    }
+    let (mut t, port) = resolve_vlan(t, new)?;
     t.port.push(port);
     Ok(t)
 }
 
-/// `port set`: a JSON merge patch (RFC 7396) of one level, since no field of a port but `storm` has fields.
-pub fn set_port(mut t: Topology, name: &str, patch: PortPatch) -> Result<Topology, ErrorBody> {
-    let Some(port) = t.port.iter_mut().find(|p| p.name == name) else { return Err(no_port(name)) };
+/// Makes a port's `vlan` the access network with that VLAN ID, which is added where there is none.
+fn resolve_vlan(mut t: Topology, new: NewPort) -> Result<(Topology, Port), ErrorBody> {
+    let NewPort { mut port, vlan: Some(vid) } = new else { return Ok((t, new.port)) };
+    if port.access.is_some() {
+        let mend = "give either the network or its VLAN ID";
+        return Err(refuse(ErrorCode::Invalid, "the port has both `access` and `vlan`", mend));
+    }
+    let mut same = t.network.iter().filter(|n| n.vlan == Some(vid));
+    let name = match (same.next(), same.next()) {
+        (Some(only), None) => only.name.clone(),
+        (Some(_), Some(_)) => {
+            let message = format!("more than one network has the VLAN ID {vid}");
+            return Err(refuse(ErrorCode::Conflict, message, "name the network: `--access NET`"));
+        }
+        (None, _) => {
+            let name = format!("vlan{vid}");
+            t = add_network(t, Network { vlan: Some(vid), ..Network::new(&name) })?;
+            name
+        }
+    };
+    port.access = Some(name);
+    Ok((t, port))
+}
+
+/// `port set`: a JSON merge patch (RFC 7396) over the port, which may have a `vlan` then, as in `port add`.
+pub fn set_port(t: Topology, name: &str, patch: PortPatch) -> Result<Topology, ErrorBody> {
+    let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(no_port(name)) };
     let invalid = |e: serde_json::Error| refuse(ErrorCode::Invalid, format!("port {name:?}: {e}"), "");
-    let mut fields = match serde_json::to_value(&*port).map_err(invalid)? {
+    let mut fields = match serde_json::to_value(&t.port[at]).map_err(invalid)? {
         Value::Object(fields) => fields,
         _ => Map::new(),
     };
     merge(&mut fields, patch.0);
-    let changed: Port = serde_json::from_value(Value::Object(fields)).map_err(invalid)?;
-    if changed.name != name {
+    let changed: NewPort = serde_json::from_value(Value::Object(fields)).map_err(invalid)?;
+    if changed.port.name != name {
         let mend = "delete the port and add one with the new name";
         return Err(refuse(ErrorCode::Invalid, "a port's name cannot be changed", mend));
     }
-    *port = changed;
+    let (mut t, port) = resolve_vlan(t, changed)?;
+    t.port[at] = port;
     Ok(t)
 }
 
@@ -189,6 +194,18 @@ mod tests {
             ErrorCode::Invalid
         );
         assert_eq!(set_port(t, "x", patch(json!({}))).unwrap_err().code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn port_set_with_a_vlan_finds_or_makes_its_network() {
+        let t = add_port(Topology::default(), new_port("web1", 10)).unwrap();
+        let patch = |v: Value| PortPatch(v.as_object().unwrap().clone());
+        let t = set_port(t, "web1", patch(json!({"access": null, "vlan": 20}))).unwrap();
+        assert_eq!(t.port[0].access.as_deref(), Some("vlan20"));
+        let t = set_port(t, "web1", patch(json!({"access": null, "vlan": 10}))).unwrap();
+        assert_eq!(t.port[0].access.as_deref(), Some("vlan10"));
+        assert_eq!(t.network.len(), 2);
+        assert_eq!(set_port(t, "web1", patch(json!({"vlan": 20}))).unwrap_err().code, ErrorCode::Invalid);
     }
 
     #[test]

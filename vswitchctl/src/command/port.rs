@@ -75,7 +75,7 @@ fn patch(options: &PortOptions) -> Map<String, Value> {
     if let Some(isolated) = options.isolated {
         set("isolated", json!(isolated));
     }
-    for (key, setting) in [("max_macs", options.max_macs), ("mtu", options.mtu), ("queues", options.queues)] {
+    for (key, setting) in [("max_macs", options.max_macs), ("mtu", options.mtu)] {
         if let Some(setting) = setting {
             set(key, value_or_null(setting));
         }
@@ -221,7 +221,7 @@ mod tests {
                 "--storm broadcast=9pps,unknown=default",
                 json!({"storm": {"broadcast": "9pps", "unknown": null}}),
             ),
-            ("--kind tap --queues 2 --netdev t0", json!({"kind": "tap", "queues": 2, "netdev": "t0"})),
+            ("--kind tap --netdev t0", json!({"kind": "tap", "netdev": "t0"})),
         ];
         for (line, expected) in cases {
             assert_eq!(patch_of(line), expected, "{line}");

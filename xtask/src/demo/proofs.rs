@@ -58,11 +58,11 @@ async fn tcp(demo: &Demo) -> Result<bool> {
         Ok(sockets.lines().any(|line| line.contains(":1451 ") && line.contains(" 0A ")))
     })
     .await?;
-    Ok(shell::show(demo.in_host("red1", "iperf3 -c 10.0.10.2 -t 2 -f g")).await?.code == Some(0))
+    Ok(shell::show(demo.in_host("red1", "iperf3 -c 10.0.10.2 -t 2 -f g")).await?.status.success())
 }
 
 async fn fdb(demo: &Demo) -> Result<bool> {
-    demo.expect_success(demo.control(["fdb", "list"])).await?;
+    shell::show_success(demo.control(["fdb", "list"])).await?;
     let entries = json(demo, &["fdb", "list"]).await?;
     let places = |mac: &str| -> Vec<(String, String)> {
         let entries = entries.as_array().into_iter().flatten().filter(|entry| entry["mac"] == mac);
@@ -87,7 +87,7 @@ async fn counters(demo: &Demo) -> Result<bool> {
         Ok(came.is_some_and(|frames| frames > 0) && came == sum(["transmitted", "consumed", "dropped"]))
     });
     let settled = settled.await;
-    demo.expect_success(demo.control(["stats"])).await?;
+    shell::show_success(demo.control(["stats"])).await?;
     println!(
         "received {} + originated {} + replicated {}  =  transmitted {} + consumed {} + dropped {}",
         totals["received"],
@@ -106,11 +106,11 @@ async fn trace(demo: &Demo) -> Result<bool> {
     let frame = |vlan: &str| format!("{red2}0200000000018100{vlan}0800{:0<92}", "45000014");
     println!("A frame to red2 comes in at the uplink with red's tag (VLAN 10):");
     let red = frame("000a");
-    demo.expect_success(demo.control(["trace", "--port", "uplink", "--frame", &red])).await?;
+    shell::show_success(demo.control(["trace", "--port", "uplink", "--frame", &red])).await?;
     let passed = json(demo, &["trace", "--port", "uplink", "--frame", &red]).await?;
     println!("The same frame with a tag that the uplink does not carry (VLAN 40):");
     let foreign = frame("0028");
-    demo.expect_success(demo.control(["trace", "--port", "uplink", "--frame", &foreign])).await?;
+    shell::show_success(demo.control(["trace", "--port", "uplink", "--frame", &foreign])).await?;
     let dropped = json(demo, &["trace", "--port", "uplink", "--frame", &foreign]).await?;
     Ok(passed["outcome"] == "unicast"
         && passed["ports"] == serde_json::json!(["red2"])
@@ -120,12 +120,13 @@ async fn trace(demo: &Demo) -> Result<bool> {
 
 /// Every one of three pings is answered.
 async fn reaches(demo: &Demo, host: &str, to: &str) -> Result<bool> {
-    Ok(shell::show(demo.in_host(host, &format!("ping -c 3 -i 0.2 -W 2 {to}"))).await?.code == Some(0))
+    Ok(shell::show(demo.in_host(host, &format!("ping -c 3 -i 0.2 -W 2 {to}"))).await?.status.success())
 }
 
 /// None of three pings is answered; ping(8) ends with 1 then, and with 2 on any other trouble.
 async fn is_cut_off(demo: &Demo, host: &str, to: &str) -> Result<bool> {
-    Ok(shell::show(demo.in_host(host, &format!("ping -c 3 -i 0.2 -W 1 {to}"))).await?.code == Some(1))
+    Ok(shell::show(demo.in_host(host, &format!("ping -c 3 -i 0.2 -W 1 {to}"))).await?.status.code()
+        == Some(1))
 }
 
 async fn mac_of(demo: &Demo, host: &str) -> Result<String> {
@@ -135,7 +136,7 @@ async fn mac_of(demo: &Demo, host: &str) -> Result<String> {
 
 async fn json(demo: &Demo, args: &[&str]) -> Result<Value> {
     let output = shell::quiet(demo.control(std::iter::once("--json").chain(args.iter().copied()))).await?;
-    if output.code != Some(0) {
+    if !output.status.success() {
         return Err(format!("vswitchctl --json {}: {}", args.join(" "), output.stderr.trim()).into());
     }
     Ok(serde_json::from_str(&output.stdout)?)

@@ -35,8 +35,6 @@ pub const NETWORKS_MAX: usize = 16_384;
 pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 /// The range of an ageing time; the upper end is that of IEEE 802.1Q-2022 table 8-11.
 pub const AGEING_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1_000_000);
-/// The most queues of one tap.
-pub const QUEUES_MAX: u32 = 256; // the kernel's MAX_TAP_QUEUES
 /// How long an unused FDB entry lives, unless told otherwise (IEEE 802.1Q-2022 table 8-11).
 pub const AGEING_DEFAULT: Duration = Duration::from_secs(300);
 /// Most MACs learnt in one network, unless told otherwise.
@@ -178,10 +176,6 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 68, maximum = 65535)]
     pub mtu: Option<u32>,
-    /// Queue pairs of a `tap`, 1 to 256. Absent: one for each worker.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 256)]
-    pub queues: Option<u32>,
 }
 
 impl Port {

@@ -2,38 +2,15 @@
 
 use alloc::sync::Arc;
 
-use vswitch_wire::{Instant, Mac};
-
-use super::counts::Place;
-use super::testing::{MAC, network, port, snapshot};
+use super::testing::{A, B, RED, T0, assert_exact, learn, mac, network, port, snapshot};
 use super::{Fdb, Learn};
+use crate::Snapshot;
 use crate::sync::{model, thread};
-use crate::{NetId, PortId, Snapshot};
-
-const NET: NetId = NetId(0);
-const A: PortId = PortId(0);
-const B: PortId = PortId(1);
-const NOW: Instant = Instant::from_secs(100);
 
 /// The snapshot of one network with two ports.
 fn two_ports(port_limit: u32, network_limit: u32) -> Arc<Snapshot> {
-    let ports = [port(&[NET], port_limit), port(&[NET], port_limit)];
+    let ports = [port(&[RED], port_limit), port(&[RED], port_limit)];
     Arc::new(snapshot(ports, [network(network_limit, 300)], Arc::new(Fdb::new(8))))
-}
-
-fn learn(state: &Snapshot, mac: Mac, port: PortId) -> Learn {
-    state.fdb().learn(state, NET, mac, port, NOW)
-}
-
-/// The sums of the counts are what is in the table.
-fn assert_exact(fdb: &Fdb) {
-    let entries = fdb.entries(NOW);
-    let at = |port| entries.iter().filter(|e| e.port == port && !e.is_static).count() as u32;
-    assert_eq!(fdb.len(), entries.len());
-    assert_eq!((fdb.counts.port(A), fdb.counts.port(B)), (at(A), at(B)));
-    assert_eq!(fdb.counts.network(NET), at(A) + at(B));
-    let pair = |port| fdb.counts.pair(Place { network: NET, port });
-    assert_eq!((pair(A), pair(B)), (at(A), at(B)));
 }
 
 /// Runs `other` in a second thread while `own` runs in this one.
@@ -53,7 +30,7 @@ fn at_once<T: Send + 'static>(
 fn loom_one_address_learnt_at_two_ports_is_one_entry() {
     model(|| {
         let state = two_ports(8, 8);
-        let outcome = at_once(&state, |s| learn(s, MAC, A), |s| learn(s, MAC, B));
+        let outcome = at_once(&state, |s| learn(s, RED, 1, A, 0), |s| learn(s, RED, 1, B, 0));
         assert!(
             [[Learn::Added, Learn::Moved { from: A }], [Learn::Moved { from: B }, Learn::Added]]
                 .contains(&outcome)
@@ -67,9 +44,9 @@ fn loom_one_address_learnt_at_two_ports_is_one_entry() {
 fn loom_removal_during_a_move_counts_once() {
     model(|| {
         let state = two_ports(8, 8);
-        assert_eq!(learn(&state, MAC, A), Learn::Added);
+        assert_eq!(learn(&state, RED, 1, A, 0), Learn::Added);
         let [_, is_removed] =
-            at_once(&state, |s| learn(s, MAC, B) == Learn::Added, |s| s.fdb().remove(NET, MAC));
+            at_once(&state, |s| learn(s, RED, 1, B, 0) == Learn::Added, |s| s.fdb().remove(RED, mac(1)));
         assert!(is_removed);
         assert_exact(state.fdb());
     });
@@ -81,10 +58,10 @@ fn loom_static_entry_wins_over_learning() {
         let state = two_ports(8, 8);
         at_once(
             &state,
-            |s| assert_ne!(learn(s, MAC, A), Learn::Refused),
-            |s| s.fdb().add_static(NET, MAC, B, NOW).unwrap(),
+            |s| assert_ne!(learn(s, RED, 1, A, 0), Learn::Refused),
+            |s| s.fdb().add_static(RED, mac(1), B, T0).unwrap(),
         );
-        assert_eq!(state.fdb().lookup(NET, MAC), Some(B));
+        assert_eq!(state.fdb().lookup(RED, mac(1)), Some(B));
         assert_exact(state.fdb());
     });
 }
@@ -93,8 +70,7 @@ fn loom_static_entry_wins_over_learning() {
 fn loom_port_limit_holds_for_two_learners() {
     model(|| {
         let state = two_ports(1, 8);
-        let other = Mac([2, 0, 0, 0, 0, 0x22]);
-        let outcome = at_once(&state, |s| learn(s, MAC, A), move |s| learn(s, other, A));
+        let outcome = at_once(&state, |s| learn(s, RED, 1, A, 0), |s| learn(s, RED, 2, A, 0));
         assert!([[Learn::Added, Learn::Refused], [Learn::Refused, Learn::Added]].contains(&outcome));
         assert_eq!(state.fdb().len(), 1);
         assert_exact(state.fdb());

@@ -1,17 +1,49 @@
-//! Snapshots for the FDB's tests.
+//! What the FDB's tests share: small snapshots, simulated seconds, and the check of all counts.
+
+#![cfg_attr(loom, allow(dead_code))] // loom runs few of the tests
 
 use alloc::sync::Arc;
 use core::time::Duration;
+use std::collections::HashMap;
 use std::vec::Vec;
 
-use vswitch_wire::{Caps, Mac, Vid};
+use vswitch_wire::{Caps, Instant, Mac, Vid};
 
-use super::Fdb;
+use super::age::STEPS;
+use super::counts::Place;
+use super::{Fdb, Learn};
 use crate::snapshot::{Attachment, Trunk, TrunkEntry};
-use crate::{NetId, Network, Port, Snapshot, Storm};
+use crate::{NetId, Network, Port, PortId, Snapshot, Storm};
 
-/// Some address.
-pub(super) const MAC: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
+pub(super) const RED: NetId = NetId(0);
+pub(super) const BLUE: NetId = NetId(1);
+pub(super) const A: PortId = PortId(0);
+pub(super) const B: PortId = PortId(1);
+pub(super) const C: PortId = PortId(2);
+pub(super) const T0: Instant = Instant::from_secs(1_000);
+
+pub(super) fn at(s: u64) -> Instant {
+    T0 + Duration::from_secs(s)
+}
+
+/// The nth address.
+pub(super) fn mac(n: u64) -> Mac {
+    Mac::from_u64(0x0200_0000_0000 + n)
+}
+
+pub(super) fn learn(state: &Snapshot, network: NetId, n: u64, port: PortId, s: u64) -> Learn {
+    state.fdb().learn(state, network, mac(n), port, at(s))
+}
+
+/// One whole round of the state's own FDB.
+pub(super) fn age(state: &Snapshot, s: u64) -> usize {
+    age_by(state.fdb(), state, s)
+}
+
+/// One whole round.
+pub(super) fn age_by(fdb: &Fdb, state: &Snapshot, s: u64) -> usize {
+    (0..STEPS).map(|_| fdb.age(state, at(s))).sum()
+}
 
 /// An access port of one network, or a trunk of several (network n under VLAN ID n + 1).
 pub(super) fn port(networks: &[NetId], max_macs: u32) -> Port {
@@ -46,4 +78,23 @@ pub(super) fn snapshot<const P: usize, const N: usize>(
     fdb: Arc<Fdb>,
 ) -> Snapshot {
     Snapshot::new(ports.map(Some).into(), networks.map(Some).into(), fdb)
+}
+
+/// Every count is that of the table.
+pub(super) fn assert_exact(fdb: &Fdb) {
+    let mut counts = HashMap::<Place, u32>::new();
+    let entries = fdb.entries(T0);
+    for entry in entries.iter().filter(|e| !e.is_static) {
+        *counts.entry(Place { network: entry.network, port: entry.port }).or_default() += 1;
+    }
+    assert_eq!(entries.len(), fdb.len());
+    let sum =
+        |matches: &dyn Fn(&Place) -> bool| counts.iter().filter(|c| matches(c.0)).map(|c| c.1).sum::<u32>();
+    for id in 0..if cfg!(loom) { 4 } else { 8 } {
+        assert_eq!(fdb.counts.port(PortId(id)), sum(&|p| p.port.0 == id));
+        assert_eq!(fdb.counts.network(NetId(id)), sum(&|p| p.network.0 == id));
+    }
+    for (&place, &count) in &counts {
+        assert_eq!(fdb.counts.pair(place), count);
+    }
 }

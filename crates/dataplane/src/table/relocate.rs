@@ -101,7 +101,7 @@ impl Gate {
     /// Lets no more writers through, and waits for those inside (a search and a few moves).
     pub(super) fn close(&self) -> Inside<'_> {
         self.state.fetch_add(SCAN, Relaxed);
-        while self.state.load(Acquire) % SCAN != 0 {
+        while self.state.load(Acquire) & (SCAN - 1) != 0 {
             spin_loop();
         }
         Inside { gate: self, weight: SCAN }

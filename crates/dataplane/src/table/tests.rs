@@ -1,3 +1,7 @@
+//! The table in one thread.
+
+#![cfg(not(loom))]
+
 use core::num::NonZeroU64;
 use std::collections::HashMap;
 use std::vec::Vec;

@@ -272,7 +272,7 @@ mod tests {
             assert_eq!(matches!(got, Received::Frame(_)), whole, "{header:?}");
         }
         // A vnet header that speaks of unknown GSO.
-        slot.write(&[&[0; 76 - super::super::ring::HEADER - VNET], &[0, 9, 0, 0, 0, 0, 0, 0, 0, 0]]);
+        slot.write(76 - VNET, &[0, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
         slot.set_header(header(76, 60, 60));
         assert!(matches!(receive(slot, TP_STATUS_USER, &mut cache), Received::Lost));
         drop(cache);

@@ -1,7 +1,7 @@
 //! What each `[[port]]` must hold.
 
 use super::{Checker, FirstSeen};
-use crate::topology::{Kind, MTU_RANGE, PORTS_MAX, Port, QUEUES_MAX};
+use crate::topology::{MTU_RANGE, PORTS_MAX, Port};
 
 /// The longest name of a netdev: the kernel's IFNAMSIZ less its NUL.
 const NETDEV_MAX: usize = 15;
@@ -99,14 +99,6 @@ impl Checker<'_> {
         if let Some(mtu) = port.mtu.filter(|mtu| !MTU_RANGE.contains(mtu)) {
             let mend = format!("use {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end());
             self.report(format!("{path}.mtu"), format!("{mtu} is out of range"), mend);
-        }
-        let Some(queues) = port.queues else { return };
-        if port.kind != Kind::Tap {
-            let what = "only a tap's queues can be set: every queue of another netdev is served";
-            self.report(format!("{path}.queues"), what, "leave queues out, or use kind = \"tap\"");
-        } else if !(1..=QUEUES_MAX).contains(&queues) {
-            let what = format!("{queues} is out of range");
-            self.report(format!("{path}.queues"), what, format!("use 1 to {QUEUES_MAX}"));
         }
     }
 }
