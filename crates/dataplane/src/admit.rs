@@ -11,7 +11,10 @@ use crate::{Port, Reason, offload};
 pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
     for (frame, slot) in vector.undecided() {
         match judge(cx.port, slot, frame) {
-            Ok(()) => effects.say("admit", || format!("admitted by {{port {}}}", cx.ingress.0)),
+            Ok(()) => {
+                slot.frames = offload::segments(frame.bytes(), &frame.meta().offload);
+                effects.say("admit", || format!("admitted by {{port {}}}", cx.ingress.0));
+            }
             Err(reason) => slot.drop("admit", reason, effects),
         }
     }

@@ -101,7 +101,7 @@ impl Effects for Words {
         }
     }
 
-    fn may_flood(&mut self, _cx: &Context<'_>, _class: Class) -> bool {
+    fn may_flood(&mut self, _cx: &Context<'_>, _class: Class, _frames: u32) -> bool {
         true
     }
 

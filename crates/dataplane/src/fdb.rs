@@ -251,7 +251,8 @@ impl Fdb {
 
     /// Takes out what `filter` names; returns how many. None that was there before the call is missed.
     pub fn flush(&self, filter: Filter) -> usize {
-        if self.is_empty() {
+        let learnt_none = |port| !filter.statics && self.counts.port(port) == 0;
+        if self.is_empty() || filter.port.is_some_and(learnt_none) {
             return 0;
         }
         let is_named = |key, record: Record| {

@@ -30,7 +30,7 @@ fn decide(cx: &Context<'_>, slot: &Slot, effects: &mut impl Effects) -> Result<V
         return unicast(cx, network, id, port);
     }
     effects.say("forward", || format!("{to} is unknown: flooded"));
-    police(cx, Class::Unknown, effects)?;
+    police(cx, Class::Unknown, slot.frames, effects)?;
     flood(cx, network)
 }
 

@@ -32,3 +32,11 @@ fn segment_len(bytes: &[u8], work: &Offload) -> Option<usize> {
     let size = work.gso?.size;
     Some(bytes.len().min(l4_header_end(bytes, work)? + usize::from(size)))
 }
+
+/// Frames on the wire that the frame stands for.
+#[inline]
+pub(crate) fn segments(bytes: &[u8], work: &Offload) -> u32 {
+    let Some(gso) = work.gso else { return 1 };
+    let payload = bytes.len().saturating_sub(l4_header_end(bytes, work).unwrap_or(0));
+    (payload.div_ceil(usize::from(gso.size).max(1)) as u32).max(1)
+}

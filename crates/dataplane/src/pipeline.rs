@@ -59,8 +59,8 @@ pub(crate) trait Effects {
     fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn;
     /// Where the destination is, sources of this batch included.
     fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId>;
-    /// Whether the ingress port's limit lets one more frame of this class be flooded.
-    fn may_flood(&mut self, cx: &Context<'_>, class: Class) -> bool;
+    /// Whether the ingress port's limit lets one more frame of this class be flooded, which stands for `frames` on the wire.
+    fn may_flood(&mut self, cx: &Context<'_>, class: Class, frames: u32) -> bool;
     /// Says what `stage` decided.
     fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String);
 }
@@ -140,8 +140,8 @@ impl Effects for Live<'_> {
     }
 
     #[inline]
-    fn may_flood(&mut self, cx: &Context<'_>, class: Class) -> bool {
-        class.limit(&cx.port.storm).is_none_or(|rate| self.buckets[class.index()].take(rate, cx.now))
+    fn may_flood(&mut self, cx: &Context<'_>, class: Class, frames: u32) -> bool {
+        class.limit(&cx.port.storm).is_none_or(|rate| self.buckets[class.index()].take(rate, frames, cx.now))
     }
 
     #[inline]

@@ -23,19 +23,24 @@ pub(crate) fn run<F>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut
             to if to.is_multicast() => Class::Multicast,
             _ => continue,
         };
-        if let Err(reason) = police(cx, class, effects) {
+        if let Err(reason) = police(cx, class, slot.frames, effects) {
             slot.drop("storm", reason, effects);
         }
     }
 }
 
-/// Lets one frame of `class` pass, or gives the reason to drop it.
+/// Lets a frame of `class` that stands for `frames` on the wire pass, or gives the reason to drop it.
 #[inline]
-pub(crate) fn police(cx: &Context<'_>, class: Class, effects: &mut impl Effects) -> Result<(), Reason> {
+pub(crate) fn police(
+    cx: &Context<'_>,
+    class: Class,
+    frames: u32,
+    effects: &mut impl Effects,
+) -> Result<(), Reason> {
     if let Some(rate) = class.limit(&cx.port.storm) {
         effects.say("storm", || format!("{} of this port is limited to {rate} packets/s", class.name()));
     }
-    if effects.may_flood(cx, class) { Ok(()) } else { Err(class.reason()) }
+    if effects.may_flood(cx, class, frames) { Ok(()) } else { Err(class.reason()) }
 }
 
 /// A class of flooded frames.
@@ -98,29 +103,32 @@ impl Policer {
 
 /// What one frame costs. A bucket that fills at `rate` packets per second gains `rate` of these units a
 /// nanosecond, so that no rate is rounded.
-const COST: u64 = 1_000_000_000;
+const COST: i64 = 1_000_000_000;
 
 /// A token bucket that holds a tenth of a second of its rate, at least one frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
-    /// In units of 1/[`COST`] frames.
-    tokens: u64,
+    /// In units of 1/[`COST`] frames; below zero after a GSO frame that stood for more than there were.
+    tokens: i64,
     filled: Instant,
 }
 
 impl Bucket {
-    const FULL: Self = Self { tokens: u64::MAX, filled: Instant::ZERO };
+    const FULL: Self = Self { tokens: i64::MAX, filled: Instant::ZERO };
 
-    /// Takes one frame's worth at `rate` packets per second, if it is there.
-    pub(crate) fn take(&mut self, rate: u32, now: Instant) -> bool {
-        let elapsed = u64::try_from(now.since(self.filled).as_nanos()).unwrap_or(u64::MAX);
-        let gained = elapsed.saturating_mul(u64::from(rate));
+    /// Takes the worth of `frames` at `rate` packets per second, if that of one is there: a GSO frame passes as a
+    /// whole or not at all, and what it took too much is paid before the next may pass.
+    pub(crate) fn take(&mut self, rate: u32, frames: u32, now: Instant) -> bool {
+        let elapsed = i64::try_from(now.since(self.filled).as_nanos()).unwrap_or(i64::MAX);
+        let gained = elapsed.saturating_mul(i64::from(rate));
         // The rate may have been changed, or the port's number given to another: what is over the brim is gone.
-        let brim = if rate == 0 { 0 } else { u64::from(rate / 10).max(1) * COST };
+        let brim = if rate == 0 { 0 } else { i64::from(rate / 10).max(1) * COST };
         self.tokens = self.tokens.saturating_add(gained).min(brim);
         self.filled = self.filled.max(now);
-        let Some(left) = self.tokens.checked_sub(COST) else { return false };
-        self.tokens = left;
+        if self.tokens < COST {
+            return false;
+        }
+        self.tokens = self.tokens.saturating_sub(COST.saturating_mul(i64::from(frames)));
         true
     }
 }

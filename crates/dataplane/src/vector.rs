@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     pub(crate) verdict: Verdict,
     /// Bytes that came in, tag included.
     pub(crate) len: u32,
+    /// How many frames it stands for on the wire, from the `admit` step on: the segments of a GSO frame.
+    pub(crate) frames: u32,
     /// The network, from the `vlan` step on.
     pub(crate) network: Option<NetId>,
     pub(crate) destination: Mac,
@@ -55,6 +57,7 @@ impl Slot {
     pub(crate) const EMPTY: Self = Self {
         verdict: Verdict::Pending,
         len: 0,
+        frames: 1,
         network: None,
         destination: Mac::ZERO,
         source: Mac::ZERO,

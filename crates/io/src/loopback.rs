@@ -95,7 +95,11 @@ impl RxQueue for Rx {
     }
 
     fn arm(&mut self) {
-        self.0.armed.store(true, Ordering::Release);
+        self.0.armed.store(true, Ordering::SeqCst);
+        // One that came before the arming woke nobody.
+        if !self.0.frames().is_empty() {
+            let _ = (&self.0.wake).write(&1_u64.to_ne_bytes());
+        }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -212,16 +212,22 @@ impl Rx {
 impl RxQueue for Rx {
     fn rx(&mut self, pool: &mut PoolCache, out: &mut FrameVec) -> Result<usize, PortError> {
         let mut count = 0;
-        while out.room() > 0 {
+        // A frame that is lost counts as one too, or a sender of such frames could keep us here.
+        for _ in 0..out.room() {
             match self.read(pool) {
                 Ok(Received::Frame(frame)) => count += usize::from(out.push(frame).is_ok()),
                 Ok(Received::Lost) => self.missed += 1,
                 Ok(Received::Nothing) => break,
                 // What came before is worth having; the error comes again.
                 Err(_) if count > 0 => break,
-                Err(e) => return Err(e),
+                Err(e) => {
+                    self.spare.take().into_iter().for_each(|spare| pool.release(spare));
+                    return Err(e);
+                }
             }
         }
+        // Large frames are few: a quiet tap keeps none.
+        self.spare.take().into_iter().for_each(|spare| pool.release(spare));
         Ok(count)
     }
 

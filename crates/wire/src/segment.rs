@@ -192,20 +192,20 @@ impl<'a> Segmenter<'a> {
 
     /// Length, identification (one more in each segment, whether it may be fragmented or not) and header checksum.
     fn write_ip(&self, layers: &Layers, segment: &mut [u8]) -> Option<()> {
-        // Not more than the whole's, which fits.
-        let len = (segment.len() - layers.l3) as u16;
+        let len = segment.len().checked_sub(layers.l3)?;
         let packet = segment.get_mut(layers.l3..)?;
         match layers.version {
             IpVersion::V4 => {
                 let mut header = ipv4::Header::new_checked_mut(packet).ok()?;
-                header.set_total_len(len);
+                header.set_total_len(u16::try_from(len).ok()?);
                 header.set_id(header.id().wrapping_add(self.index as u16));
                 header.set_checksum(0);
                 let checksum = Sum::of(packet.get(..layers.l4 - layers.l3)?).checksum();
                 ipv4::Header::new_checked_mut(packet).ok()?.set_checksum(checksum);
             }
             IpVersion::V6 => {
-                ipv6::Header::new_checked_mut(packet).ok()?.set_payload_len(len - ipv6::HEADER_LEN as u16);
+                let payload = u16::try_from(len.checked_sub(ipv6::HEADER_LEN)?).ok()?;
+                ipv6::Header::new_checked_mut(packet).ok()?.set_payload_len(payload);
             }
         }
         Some(())

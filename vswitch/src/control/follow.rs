@@ -191,7 +191,16 @@ impl Control {
         if !self.ports.get(&name).is_some_and(is_current) {
             return;
         }
+        let was_elsewhere =
+            matches!(self.ports.get(&name).map(|r| &r.state), Some(PortState::Attached(d)) if d.elsewhere);
         self.detach(&name, device::in_words(&error)).await;
+        if was_elsewhere && let Some(record) = self.ports.get_mut(&name) {
+            // Made anew it would be a tap of this host, in the network of whoever deleted it over there.
+            record.retry_at = Instant::from_secs(u64::MAX);
+            record.state = PortState::Waiting(
+                "its netdev was deleted in another network namespace; delete the port and add it to make a new one".into(),
+            );
+        }
         self.publish().await;
     }
 

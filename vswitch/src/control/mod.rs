@@ -133,7 +133,7 @@ impl Control {
         let clock = Clock::start();
         let fdb = Arc::new(Fdb::with_seed(FDB_CAPACITY, secret_seed()));
         let snapshot = Arc::new(Snapshot::new(Vec::new(), Vec::new(), Arc::clone(&fdb)));
-        let (events, worker_events) = mpsc::channel(vswitch_api::topology::PORTS_MAX);
+        let (events, worker_events) = mpsc::channel(topology::PORTS_MAX * switch.cpus.len().max(1));
         let cpus = match switch.cpus.as_slice() {
             [] => vec![None],
             cpus => cpus.iter().map(|&c| Some(c as usize)).collect(),

@@ -75,6 +75,10 @@ impl Dispatch {
                 Verdict::Drop(_) | Verdict::Pending => self.pool.release(frame),
             }
         }
+        self.flush_all(snapshot);
+    }
+
+    fn flush_all(&mut self, snapshot: &Snapshot) {
         while let Some(port) = self.pending.pop() {
             self.flush(snapshot, port);
         }
@@ -85,7 +89,11 @@ impl Dispatch {
         let mut ports = snapshot.flood(network, ingress);
         let Some(mut port) = ports.next() else { return self.pool.release(frame) };
         for next in ports {
-            let copy = self.pool.copy(&frame);
+            // A batch of floods may hold more frames than there are: what waits is sent, then there are some.
+            let copy = self.pool.copy(&frame).or_else(|| {
+                self.flush_all(snapshot);
+                self.pool.copy(&frame)
+            });
             self.count(snapshot, port, |c| c.replicated.add(1));
             match copy {
                 Some(copy) => self.emit(snapshot, Hop { network, ingress, port }, copy),

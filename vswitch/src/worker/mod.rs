@@ -8,6 +8,8 @@
 mod dispatch;
 mod queues;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};

@@ -61,7 +61,7 @@ impl Model {
         if known.hold.take().is_some() || known.window.is_some_and(|since| now >= since + 10) {
             (known.window, known.moves) = (None, 0);
         }
-        if known.moves == 5 {
+        if known.moves == 4 {
             known.hold = Some(now);
             return Learn::Held;
         }

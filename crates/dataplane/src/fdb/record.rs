@@ -11,8 +11,8 @@ use vswitch_wire::Instant;
 
 use crate::PortId;
 
-/// Moves taken within one window.
-const MOVES_MAX: u8 = 5;
+/// Moves taken within one window. Even: of two ports that claim an address in turn, the one that had it first keeps it.
+const MOVES_MAX: u8 = 4;
 /// The window, from its first move, in seconds.
 const WINDOW_S: u16 = 10;
 /// How long an address is held, in seconds.

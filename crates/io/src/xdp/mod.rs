@@ -41,7 +41,7 @@ use vswitch_wire::Caps;
 
 use crate::bpf;
 use crate::pool::{LARGE_CAPACITY, Pool};
-use crate::{Facts, Kind, OpenError, Opened, RxQueue, TxQueue};
+use crate::{Facts, FrameClass, Kind, OpenError, Opened, RxQueue, TxQueue};
 use device::{Device, Family};
 use link::Link;
 use rx::{Looks, XdpRx};
@@ -55,6 +55,9 @@ pub use device::rx_queue_count;
 const L2_HEADER: usize = 18;
 /// The largest MTU that a device can have.
 const MAX_MTU: usize = 65535;
+
+/// The fewest entries of a ring: one batch.
+const RING_MIN: u32 = 64;
 
 /// What may be chosen.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +125,7 @@ fn open_in(
     options: Options,
 ) -> Result<Opened, OpenError> {
     let device = Device::find(netdev).map_err(lost(netdev, "look the device up"))?;
+    let options = Options { ring: affordable_ring(netdev, device.queues.rx, options.ring, pool)? };
     let port = Port { netdev, device: &device, pool, options };
     let (promiscuous, features) = match &device.family {
         Family::Veth | Family::Tun => (None, None),
@@ -149,6 +153,22 @@ fn open_in(
     let tx = by_turns.map(|sender| Box::new(XdpTx::new(Arc::clone(sender))) as Box<dyn TxQueue>).collect();
     let guard = Guard { _link: link, _sockets: sockets, _promiscuous: promiscuous, _features: features };
     Ok(Opened { rx, tx, facts, guard: Box::new(guard) })
+}
+
+/// Entries of a ring that the pool can fill for every queue and keep half of what it has for others: as many as
+/// asked for, or less. A queue without frames to receive into would be deaf.
+fn affordable_ring(netdev: &str, queues: u32, wanted: u32, pool: &Pool) -> Result<u32, OpenError> {
+    let room = pool.free(FrameClass::Wire) / 2;
+    let mut ring = wanted;
+    while ring as usize * queues as usize > room {
+        ring /= 2;
+        if ring < RING_MIN {
+            return Err(OpenError::Refused(format!(
+                "`{netdev}` has {queues} receive queues, and the frame pool has no room for so many:                  lower them (`ethtool -L {netdev} combined N`), or use the kind `packet`"
+            )));
+        }
+    }
+    Ok(ring)
 }
 
 /// A port that is being opened.

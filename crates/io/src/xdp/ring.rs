@@ -113,6 +113,11 @@ impl<T: Copy> Ring<T> {
 }
 
 impl<T: Copy> Producer<T> {
+    /// Entries, empty or not.
+    pub(super) const fn size(&self) -> u32 {
+        self.ring.size
+    }
+
     /// As the kernel laid it out; `size` (entries) is a power of two.
     pub(super) fn map(
         fd: BorrowedFd<'_>,

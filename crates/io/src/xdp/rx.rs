@@ -119,6 +119,8 @@ impl XdpRx {
         if free < REFILL && self.fill.outstanding() > 0 {
             return;
         }
+        // Fill and receive ring together hold one ring's worth, so that a flood takes no more of the pool.
+        let free = free.min(self.fill.size().saturating_sub(lent.len()));
         for _ in 0..free {
             let Some(Ok(span)) = pool.acquire(FrameClass::Wire).map(|frame| lent.lend(frame)) else { break };
             let _ = self.fill.push(address(span)); // there is room for `free` of them
@@ -133,7 +135,13 @@ impl XdpRx {
     fn receive(&mut self, pool: &mut PoolCache, desc: xdp_desc) -> Option<Frame> {
         let mut frame = self.lent.as_mut()?.take_back(desc.addr, desc.len)?;
         let begins = matches!(self.chain.state, Gathering::None);
-        if begins && self.looks.tag_before && frame.grow_front(TAG_META).is_ok() {
+        if begins && self.looks.tag_before {
+            if frame.grow_front(TAG_META).is_err() {
+                // Without a look at its tag it could end in the wrong VLAN.
+                pool.release(frame);
+                self.chain.lost += 1;
+                return None;
+            }
             let tag = frame.bytes().first_chunk().copied().and_then(tag_before);
             frame.shrink_front(TAG_META);
             frame.meta_mut().tag = tag;

@@ -50,6 +50,11 @@ impl Lent {
         Self { pool, words: vec![0; pool.total(FrameClass::Wire).div_ceil(64)], count: 0 }
     }
 
+    /// How many the kernel has.
+    pub(super) const fn len(&self) -> u32 {
+        self.count
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
