@@ -17,11 +17,11 @@ use vswitch_netns::Process;
 use crate::shell;
 use crate::{Error, Result};
 
-/// Runs this program again inside a sandbox, to its end.
-pub(crate) fn enter(args: &[&str]) -> Result<()> {
+/// Runs `program`, which is this one, again inside a sandbox, to its end.
+pub(crate) fn enter(program: &Path, args: &[&str]) -> Result<()> {
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-    command.arg(std::env::current_exe()?).args(args);
+    command.arg(program).args(args);
     let mut sandbox = Process::spawn(command)?;
     let status = sandbox.child().wait()?;
     if status.success() { Ok(()) } else { Err("see above".into()) }

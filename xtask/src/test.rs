@@ -8,6 +8,8 @@ use crate::{Result, shell};
 pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
     packages::install_missing(&[IPROUTE2, PING, IPERF3, ETHTOOL, TCPDUMP]).await?;
+    // Asked now: the build may put another file in its place, and then the kernel calls ours deleted.
+    let program = std::env::current_exe()?;
     shell::title("Building");
     let mut programs = shell::cargo();
     programs.args(["build", "--workspace", "--bins"]);
@@ -21,7 +23,7 @@ pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
         shell::run(models).await?;
     }
     let args: Vec<&str> = std::iter::once("test-in-sandbox").chain(filter).collect();
-    sandbox::enter(&args)
+    sandbox::enter(&program, &args)
 }
 
 /// Runs the tests, and fails if they leave anything behind.
