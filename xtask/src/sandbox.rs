@@ -21,7 +21,8 @@ use crate::{Error, Result};
 pub(crate) fn enter(args: &[&str]) -> Result<()> {
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-    command.arg(std::env::current_exe()?).args(args);
+    // By its path: the file that we run from may have been replaced by a build.
+    command.arg(shell::bin_dir()?.join(env!("CARGO_BIN_NAME"))).args(args);
     let mut sandbox = Process::spawn(command)?;
     let status = sandbox.child().wait()?;
     if status.success() { Ok(()) } else { Err("see above".into()) }
