@@ -198,11 +198,7 @@ impl Process {
         // Fields 14 to 17, of which the third is the first after the name: own user and system time, then
         // that of children waited for.
         let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
-        Some(Self {
-            parent: fields.get(1)?.parse().ok()?,
-            ticks,
-            is_softirq: head.contains("(ksoftirqd/"),
-        })
+        Some(Self { parent: fields.get(1)?.parse().ok()?, ticks, is_softirq: head.contains("(ksoftirqd/") })
     }
 }
 
@@ -215,7 +211,9 @@ mod tests {
         let stat = "7 (a) b (c) S 5 7 7 0 -1 4194304 1 2 3 4 10 20 30 40 20 0 1 0 99 0 0";
         let process = Process::parse(stat).unwrap();
         assert_eq!((process.parent, process.ticks, process.is_softirq), (5, 100, false));
-        assert!(Process::parse("12 (ksoftirqd/0) S 2 0 0 0 -1 0 0 0 0 0 0 9 0 0 20 0 1 0 1").unwrap().is_softirq);
+        assert!(
+            Process::parse("12 (ksoftirqd/0) S 2 0 0 0 -1 0 0 0 0 0 0 9 0 0 20 0 1 0 1").unwrap().is_softirq
+        );
         assert!(Process::parse("7 (cut").is_none());
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Row {
     pub(crate) variant: String,
     pub(crate) subject: &'static str,
     pub(crate) unit: &'static str,
+    /// What the subject is, in words.
+    pub(crate) detail: String,
     /// In the order they were taken.
     pub(crate) runs: Vec<f64>,
     pub(crate) median: f64,
@@ -44,20 +46,32 @@ struct Report<'a> {
 }
 
 impl Row {
+    /// The row of a subject, which is described in words, with these samples in the case's unit.
     pub(crate) fn new(
-        case: &'static str,
+        [case, unit]: [&'static str; 2],
         variant: &str,
-        subject: &'static str,
-        unit: &'static str,
+        (subject, detail): (&'static str, String),
         samples: &[Sample],
     ) -> Self {
         let runs: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
         let noisy = (0..).zip(samples).filter(|(_, sample)| sample.noisy).map(|(n, _)| n).collect();
-        Self { case, variant: variant.to_owned(), subject, unit, median: median(&runs), runs, noisy, void: None }
+        Self {
+            case,
+            variant: variant.to_owned(),
+            subject,
+            unit,
+            detail,
+            median: median(&runs),
+            runs,
+            noisy,
+            void: None,
+        }
     }
 
     fn bounds(&self) -> (f64, f64) {
-        self.runs.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), run| (low.min(*run), high.max(*run)))
+        self.runs
+            .iter()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), run| (low.min(*run), high.max(*run)))
     }
 
     /// Every run, with a mark where it did not pass the gate.
@@ -145,14 +159,25 @@ mod tests {
 
     #[test]
     fn a_median_is_in_the_middle() {
-        assert_eq!([median(&[]), median(&[3.0]), median(&[4.0, 1.0]), median(&[9.0, 1.0, 2.0])], [0.0, 3.0, 2.5, 2.0]);
+        assert_eq!(
+            [median(&[]), median(&[3.0]), median(&[4.0, 1.0]), median(&[9.0, 1.0, 2.0])],
+            [0.0, 3.0, 2.5, 2.0]
+        );
     }
 
     #[test]
     fn a_row_says_which_runs_were_noisy() {
         let sample = |value, noisy| Sample { value, noisy, core_to_core_ns: 100.0, others: 0.0 };
-        let row = Row::new("veth-l2", "64B", "ovs", "Mpps", &[sample(1.0, false), sample(3.0, true)]);
-        assert_eq!((row.median, row.bounds(), row.runs_in_words()), (2.0, (1.0, 3.0), "1.000 3.000!".to_owned()));
+        let row = Row::new(
+            ["veth-l2", "Mpps"],
+            "64B",
+            ("ovs", String::new()),
+            &[sample(1.0, false), sample(3.0, true)],
+        );
+        assert_eq!(
+            (row.median, row.bounds(), row.runs_in_words()),
+            (2.0, (1.0, 3.0), "1.000 3.000!".to_owned())
+        );
         let json = serde_json::to_value(&row).unwrap();
         assert_eq!(json["runs"], serde_json::json!([1.0, 3.0]));
         assert_eq!((&json["noisy"], json.get("void")), (&serde_json::json!([1]), None));

@@ -46,6 +46,7 @@ struct Lane<L> {
     variant: String,
     load: L,
     switch: Box<dyn Switch>,
+    detail: String,
     bed: Bed,
     samples: Vec<Sample>,
     _folder: TempDir,
@@ -57,9 +58,11 @@ impl<L: Load> Lane<L> {
         let folder = TempDir::with_prefix("vswitch-bench-")?;
         let switch = subject.start(&bed, folder.path())?;
         let variant = format!("{}{suffix}", L::NAMES[1]);
-        println!("   {variant}: {} ({})", subject.name(), switch.describe()?);
-        let load = L::prepare(&bed).map_err(|error| format!("{} does not switch: {error}", subject.name()))?;
-        Ok(Self { subject, variant, load, switch, bed, samples: Vec::new(), _folder: folder })
+        let detail = switch.describe()?;
+        println!("   {variant}: {} ({detail})", subject.name());
+        let load =
+            L::prepare(&bed).map_err(|error| format!("{} does not switch: {error}", subject.name()))?;
+        Ok(Self { subject, variant, load, switch, detail, bed, samples: Vec::new(), _folder: folder })
     }
 
     fn sample(&mut self, effort: Effort) -> Result<Sample> {
@@ -92,7 +95,8 @@ fn compare<L: Load>(effort: Effort) -> Result<Vec<Row>> {
     for mut lane in lanes {
         // Before any figure is believed.
         let audited = lane.switch.audit();
-        let mut row = Row::new(case, &lane.variant, lane.subject.name(), unit, &lane.samples);
+        let mut row =
+            Row::new([case, unit], &lane.variant, (lane.subject.name(), lane.detail), &lane.samples);
         row.void = audited.err().map(|error| error.to_string());
         rows.push(row);
     }

@@ -1,6 +1,7 @@
 //! A host: a namespace with a veth into the switch.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::time::Duration;
 
 use vswitch_netns::{Namespace, PacketSocket, Process, Veth, veth};
@@ -56,17 +57,34 @@ impl Host {
     /// Makes the veth, with the host's addresses on its far end, both ends up.
     pub fn plug(&self) {
         let what = |what: &str| format!("host {}: {what}", self.name);
-        veth((&self.switch, &self.netdev), (&self.namespace, LINK), self.options).expect(&what("its veth"));
-        self.switch.disable_ipv6(&self.netdev).expect(&what("no IPv6 on the near end"));
-        self.namespace.set_mac(LINK, self.mac.0).expect(&what("its MAC"));
+        veth((&self.switch, &self.netdev), (&self.namespace, LINK), self.options)
+            .unwrap_or_else(|e| panic!("{}: {e}", what("its veth")));
+        self.switch
+            .disable_ipv6(&self.netdev)
+            .unwrap_or_else(|e| panic!("{}: {e}", what("no IPv6 on the near end")));
+        self.switch.set_up(&self.netdev).unwrap_or_else(|e| panic!("{}: {e}", what("its near end up")));
+        self.configure_link();
+    }
+
+    /// Moves the tap that the switch has made into the host, in place of a veth.
+    pub fn take_tap(&self) {
+        let to = self.namespace.path();
+        let moved = self.switch.run("ip", ["link", "set", "dev", &self.netdev, "netns", &to, "name", LINK]);
+        moved.unwrap_or_else(|error| panic!("host {}: {error}", self.name));
+        self.configure_link();
+    }
+
+    /// Gives the host's end its addresses, and sets it up.
+    fn configure_link(&self) {
+        let what = |what: &str| format!("host {}: {what}", self.name);
+        self.namespace.set_mac(LINK, self.mac.0).unwrap_or_else(|e| panic!("{}: {e}", what("its MAC")));
         if self.addresses.iter().all(|address| !address.contains(':')) {
-            self.namespace.disable_ipv6(LINK).expect(&what("no IPv6"));
+            self.namespace.disable_ipv6(LINK).unwrap_or_else(|e| panic!("{}: {e}", what("no IPv6")));
         }
-        self.switch.set_up(&self.netdev).expect(&what("its near end up"));
         for address in &self.addresses {
-            self.namespace.add_address(LINK, address).expect(&what(address));
+            self.namespace.add_address(LINK, address).unwrap_or_else(|e| panic!("{}: {e}", what(address)));
         }
-        self.namespace.set_up(LINK).expect(&what("its link up"));
+        self.namespace.set_up(LINK).unwrap_or_else(|e| panic!("{}: {e}", what("its link up")));
     }
 
     /// Removes the veth, both ends.
@@ -102,6 +120,20 @@ impl Host {
         let mut command = self.namespace.command(program);
         command.args(args).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
         Process::spawn(command).expect("the command starts")
+    }
+
+    /// Checksums of IP, TCP, UDP and ICMP that were found wrong here (proc(5), `/proc/net/snmp` and `snmp6`).
+    #[track_caller]
+    pub fn checksum_errors(&self) -> u64 {
+        let read =
+            || ["snmp", "snmp6"].map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")));
+        let [v4, v6] =
+            self.namespace.enter(read).expect("the host's namespace").map(|text| text.expect("counters"));
+        let lines: Vec<&str> = v4.lines().collect();
+        let pairs = lines.chunks_exact(2).flat_map(|pair| pair[0].split(' ').zip(pair[1].split(' ')));
+        let v6 = v6.lines().filter_map(|line| line.split_once(char::is_whitespace));
+        let errors = pairs.chain(v6).filter(|(name, _)| name.ends_with("InCsumErrors"));
+        errors.map(|(_, count)| count.trim().parse::<u64>().expect("a number")).sum()
     }
 
     /// Whether a ping is answered.
@@ -187,6 +219,16 @@ impl Raw {
                 None => panic!("host {} never saw {last:?}, but {seen:#?}", self.host),
             }
         }
+    }
+
+    /// Holds that exactly these frames come, in this order, and none before or between them.
+    #[track_caller]
+    pub fn sees(&self, expected: impl IntoIterator<Item = Frame>) {
+        let expected: Vec<Frame> = expected.into_iter().collect();
+        let last = expected.last().expect("what comes last tells that nothing else came before");
+        let mut seen = self.until(last);
+        seen.push(last.clone());
+        assert!(seen == expected, "host {} saw {seen:#?}, and not {expected:#?}", self.host);
     }
 
     /// Every frame that has come.

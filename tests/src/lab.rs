@@ -7,6 +7,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use vswitch_api::response::LinkState;
+use vswitch_api::topology::Kind;
 use vswitch_api::{Topology, topology};
 use vswitch_netns::Veth;
 
@@ -67,6 +68,7 @@ impl<'a> Scenario<'a> {
         switch.start();
         let lab = Lab { switch, hosts, expected: Vec::new(), end: Signal::SIGTERM };
         if self.plugged {
+            lab.hosts.values().filter(|host| host.is_tap).for_each(|host| lab.give_tap(host));
             lab.wait_up(lab.hosts.values().map(|host| host.port.as_str()));
         }
         lab
@@ -82,10 +84,11 @@ impl<'a> Scenario<'a> {
             let addresses = host.address.iter().map(ToString::to_string);
             let made = Host::new(&switch.namespace, &host.name, number, port.netdev(), options)
                 .with_addresses(addresses);
-            if self.plugged {
+            let is_tap = port.kind == Kind::Tap;
+            if self.plugged && !is_tap {
                 made.plug();
             }
-            hosts.insert(host.name.clone(), LabHost { host: made, port: port.name.clone() });
+            hosts.insert(host.name.clone(), LabHost { host: made, port: port.name.clone(), is_tap });
         }
         hosts
     }
@@ -107,6 +110,8 @@ pub struct Lab {
 struct LabHost {
     host: Host,
     port: String,
+    /// Its link is the tap that the switch makes, and no veth.
+    is_tap: bool,
 }
 
 impl Lab {
@@ -118,6 +123,26 @@ impl Lab {
     #[track_caller]
     pub fn host(&self, name: &str) -> &Host {
         &self.hosts.get(name).unwrap_or_else(|| panic!("the topology has no host {name}")).host
+    }
+
+    /// Moves the tap of a host's port into the host, and waits until the switch has seen it.
+    ///
+    /// # Panics
+    /// When the host's port is no tap.
+    #[track_caller]
+    pub fn plug_tap(&self, host: &str) {
+        let host = self.hosts.get(host).expect("the topology has this host");
+        assert!(host.is_tap, "{} has a veth", host.host.name);
+        self.give_tap(host);
+    }
+
+    #[track_caller]
+    fn give_tap(&self, LabHost { host, port, .. }: &LabHost) {
+        self.wait_up([port.as_str()]);
+        host.take_tap();
+        wait_until("the switch sees that the tap has moved", SOON, || {
+            self.switch.port(port).why.is_some_and(|why| why.contains("another network namespace"))
+        });
     }
 
     /// All hosts, by name.

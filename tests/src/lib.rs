@@ -16,6 +16,7 @@ mod host;
 mod lab;
 mod programs;
 mod switch;
+pub mod transfer;
 mod wait;
 
 pub use frame::{Frame, PAYLOAD_MIN};

@@ -1,5 +1,6 @@
 //! A running daemon, and the CLI that speaks with it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -26,7 +27,7 @@ pub struct Switch {
     daemon: Option<Process>,
 }
 
-/// What a `vswitchctl` command ended with.
+/// What a program ended with.
 #[derive(Debug)]
 pub struct Answer {
     /// Exit code.
@@ -35,6 +36,19 @@ pub struct Answer {
     pub stdout: String,
     /// What it complained of, without the line's end.
     pub stderr: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn of(command: &mut Command) -> Self {
+        let output = command.output().expect("the program runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            code: output.status.code().unwrap_or_else(|| panic!("{command:?} ended by {}", output.status)),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr).trim_end().to_owned(),
+        }
+    }
 }
 
 impl Switch {
@@ -128,19 +142,37 @@ impl Switch {
         status.unwrap_or_else(|| panic!("the daemon did not end within {SOON:?} of {signal}"))
     }
 
+    /// Another daemon for the same netdevs, with a folder of its own, not yet started.
+    #[must_use]
+    pub fn beside(&self, topology: &str) -> Self {
+        let namespace = self.namespace.clone();
+        Self { namespace, ..Self::new(topology) }
+    }
+
+    /// Runs `vswitch` to its end, in the switch's namespace.
+    #[track_caller]
+    pub fn daemon<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Answer {
+        let mut command = self.namespace.command(program("vswitch"));
+        Answer::of(command.args(args))
+    }
+
     /// Runs `vswitchctl` to its end.
     pub fn ctl<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Answer {
+        Answer::of(self.ctl_command().args(args))
+    }
+
+    /// Runs `vswitchctl` to its end, as a user would whose session comes from `address`.
+    pub fn ctl_in_session<'a>(&self, address: &str, args: impl IntoIterator<Item = &'a str>) -> Answer {
+        // sshd(8): the client's address and port, then the server's.
+        let session = format!("{address} 40000 192.0.2.1 22");
+        Answer::of(self.ctl_command().env("SSH_CONNECTION", session).args(args))
+    }
+
+    fn ctl_command(&self) -> Command {
         let mut command = Command::new(program("vswitchctl"));
-        command.arg("--socket").arg(self.socket()).args(args);
-        // The session of whoever runs the tests is none of the switch's namespace.
-        command.env_remove("SSH_CONNECTION");
-        let output = command.output().expect("vswitchctl runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Answer {
-            code: output.status.code().unwrap_or_else(|| panic!("vswitchctl ended by {}", output.status)),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr).trim_end().to_owned(),
-        }
+        // The session of whoever runs the tests has nothing to do with the switch's namespace.
+        command.env_remove("SSH_CONNECTION").arg("--socket").arg(self.socket());
+        command
     }
 
     /// The answer to a command that must succeed, read from its JSON.

@@ -17,11 +17,11 @@ use vswitch_api::{Topology, paths, topology};
 use vswitch_io::{Pool, PoolConfig};
 
 use control::{Control, Options, Remote};
-use http::socket::Socket;
+use http::socket::{Peer, Socket};
 
-/// 32 MiB of wire frames: what 200 ports keep in rings and flight. Each AF_XDP socket costs the kernel
-/// 128 bytes for each of them.
-const FRAMES: PoolConfig = PoolConfig { wire: 8192, large: 512 };
+/// 64 MiB of wire frames: an AF_XDP queue keeps 512 of them in its ring, the other kinds only what is in flight. Each
+/// AF_XDP socket costs the kernel 128 bytes for each of them.
+const FRAMES: PoolConfig = PoolConfig { wire: 16_384, large: 512 };
 
 /// A userspace virtual switch.
 #[derive(Parser, Debug)]
@@ -45,7 +45,16 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        // Help and version are answers, not mistakes.
+        Err(answer) if !answer.use_stderr() => answer.exit(),
+        Err(error) => {
+            let text = error.to_string();
+            let what = text.lines().next().unwrap_or_default();
+            return fail(2, &format!("{}; try: vswitch --help", what.trim_start_matches("error: ")));
+        }
+    };
     if args.openapi {
         return print_openapi();
     }
@@ -112,18 +121,12 @@ fn run(args: &Args, topology: Topology) -> Result<(), String> {
 async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
     let socket = Socket::bind(&args.socket).map_err(|e| format!("{}: {e}", args.socket.display()))?;
     let pool = Pool::new(FRAMES).map_err(|e| format!("no memory for frames: {e}"))?;
-    let cpus = match topology.switch.cpus.as_slice() {
-        [] => vec![None],
-        cpus => cpus.iter().map(|&c| Some(c as usize)).collect(),
-    };
-    let polling = match topology.switch.polling {
-        topology::Polling::Adaptive => worker::Polling::Adaptive,
-        topology::Polling::Busy => worker::Polling::Busy,
-    };
-    let mut control = Control::start(cpus, polling, pool).await.map_err(|e| format!("cannot start: {e}"))?;
+    let switch = topology.switch.clone();
+    let mut control = Control::start(&switch, pool).await.map_err(|e| format!("cannot start: {e}"))?;
     control.apply(topology, Options::default()).await.map_err(|refusal| refusal.message)?;
     let (remote, jobs) = Control::remote();
-    let server = axum::serve(socket, http::router(remote.clone())).into_future();
+    let server =
+        axum::serve(socket, http::router(remote.clone()).into_make_service_with_connect_info::<Peer>());
     tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the API has ended");
@@ -134,9 +137,7 @@ async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
         tokio::spawn(reload_on_hangup(file, remote));
     }
     tracing::info!(socket = %args.socket.display(), "ready");
-    control.run(jobs, end).await;
-    let _ = std::fs::remove_file(&args.socket);
-    Ok(())
+    control.run(jobs, end).await.map_err(|e| format!("the links cannot be followed any more: {e}"))
 }
 
 /// SIGTERM or SIGINT.

@@ -267,9 +267,26 @@ fn vid(text: &str) -> Result<Vid, String> {
         .ok_or_else(|| format!("{text:?} is not a VLAN ID; use 1 to 4094"))
 }
 
-/// Where this session comes from, as sshd tells: its netdev must not be taken away by mistake.
+/// Where this session comes from, as sshd tells: its netdev must not be taken away by mistake. sudo takes the
+/// variable out of the environment, so the ancestors are asked too.
 pub(crate) fn session() -> Option<IpAddr> {
-    std::env::var("SSH_CONNECTION").ok()?.split(' ').next()?.parse().ok()
+    let own = std::env::var("SSH_CONNECTION").ok();
+    let parents = std::iter::successors(parent_of("self"), |pid| parent_of(pid));
+    let told = own.or_else(|| parents.take(32).find_map(|pid| ssh_connection_of(&pid)))?;
+    told.split(' ').next()?.parse().ok()
+}
+
+/// The fourth field of proc_pid_stat(5); the second, in parentheses, may hold anything.
+fn parent_of(pid: &str) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.to_owned();
+    (parent != "0").then_some(parent)
+}
+
+fn ssh_connection_of(pid: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let found = environment.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(b"SSH_CONNECTION="))?;
+    String::from_utf8(found.to_vec()).ok()
 }
 
 #[cfg(test)]

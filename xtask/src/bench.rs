@@ -5,7 +5,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-use crate::packages::{self, IPERF3, IPROUTE2, OPENVSWITCH, Package, VALGRIND};
+use crate::packages::{self, ETHTOOL, IPERF3, IPROUTE2, OPENVSWITCH, Package, VALGRIND};
 use crate::{Result, shell};
 
 /// What can be measured; its name is that of the benchmarks' own command line.
@@ -23,8 +23,8 @@ impl Case {
     fn packages(self) -> &'static [Package] {
         match self {
             Self::Pipeline => &[VALGRIND],
-            Self::VethL2 => &[IPROUTE2, OPENVSWITCH],
-            Self::TcpVeth => &[IPROUTE2, IPERF3, OPENVSWITCH],
+            Self::VethL2 => &[IPROUTE2, ETHTOOL, OPENVSWITCH],
+            Self::TcpVeth => &[IPROUTE2, ETHTOOL, IPERF3, OPENVSWITCH],
         }
     }
 }

@@ -60,10 +60,14 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (batch, macs) in VARIANTS {
         let variant = format!("64B batch={batch} macs={macs}");
+        let row = |unit, samples: &[Sample]| {
+            let subject = ("vswitch", "Pipeline::process".to_owned());
+            Row::new(["pipeline", unit], &variant, subject, samples)
+        };
         let times = times(batch, macs, effort)?;
-        let time = Row::new("pipeline", &variant, "vswitch", "ns/packet", &times);
+        let time = row("ns/packet", &times);
         let instructions = Sample::exact(instructions(batch, macs)?);
-        let count = Row::new("pipeline", &variant, "vswitch", "instructions/packet", &[instructions]);
+        let count = row("instructions/packet", &[instructions]);
         println!("   {variant}: {:.1} ns, {:.1} instructions a packet", time.median, count.median);
         rows.extend([time, count]);
     }
@@ -129,7 +133,8 @@ fn instructions(batch: usize, macs: u32) -> Result<f64> {
 
 /// The instructions in a file of callgrind.
 fn total(out: &str) -> Option<u64> {
-    let line = out.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))?;
+    let line =
+        out.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))?;
     line.trim().parse().ok()
 }
 

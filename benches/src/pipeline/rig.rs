@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use vswitch_dataplane::fdb::Learn;
 use vswitch_dataplane::{
     Attachment, Batch, Fdb, NetId, Network, Pipeline, Port, PortId, Snapshot, Storm, Verdict,
 };
-use vswitch_dataplane::fdb::Learn;
 use vswitch_io::{Frame, FrameClass, Pool, PoolConfig};
 use vswitch_wire::testing::frame;
 use vswitch_wire::{Caps, FrameBuf, Instant, Mac};
@@ -68,7 +68,8 @@ impl Rig {
     pub(super) fn address(&mut self) {
         for frame in &mut self.frames {
             // Knuth's MMIX generator; its upper half is good, and two draws of 32 bits are not worth more.
-            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.random =
+                self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let (high, low) = (self.random >> 32, (self.random >> 16) & 0xffff_ffff);
             let pick = |random: u64| ((random * u64::from(self.stations)) >> 32) as u32;
             let bytes = frame.bytes_mut();

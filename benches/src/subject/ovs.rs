@@ -6,9 +6,9 @@ use std::process::Command;
 
 use vswitch_netns::{Namespace, Process};
 
-use crate::bed::{Bed, PORTS};
-use crate::subject::{Switch, daemon};
+use crate::bed::{Bed, HOST, PORTS};
 use crate::clock::wait_until;
+use crate::subject::{Switch, daemon};
 use crate::{Result, noise};
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -55,6 +55,10 @@ impl Ovs {
         for port in PORTS {
             ovs.vsctl(&["add-port", BRIDGE, port])?;
         }
+        // Without DPDK it has no offloads: GSO frames would be lost, and unfinished checksums stay so.
+        for host in [&bed.sender, &bed.receiver] {
+            host.run("ethtool", ["-K", HOST, "tx", "off"])?;
+        }
         Ok(ovs)
     }
 
@@ -70,7 +74,7 @@ impl Switch for Ovs {
     fn describe(&self) -> Result<String> {
         let version = self.namespace.run("ovs-vswitchd", ["--version"])?;
         let version = version.lines().next().unwrap_or_default();
-        Ok(format!("{version}: datapath_type=netdev, system ports, NORMAL"))
+        Ok(format!("{version}: datapath_type=netdev, system ports, NORMAL, hosts with `ethtool -K tx off`"))
     }
 
     fn audit(&mut self) -> Result<()> {

@@ -10,8 +10,8 @@ use vswitch_api::topology::{self, Kind, Network, Port, Topology};
 use vswitch_netns::Process;
 
 use crate::bed::{Bed, PORTS};
-use crate::subject::{Switch, daemon};
 use crate::clock::wait_until;
+use crate::subject::{Switch, daemon};
 use crate::{Result, noise};
 
 /// The running daemon.
@@ -28,7 +28,9 @@ impl Vswitch {
         let socket = folder.join("socket");
         let program = std::env::current_exe()?.with_file_name("vswitch");
         if !program.exists() {
-            return Err(format!("{} is not there: cargo build --release -p vswitch", program.display()).into());
+            return Err(
+                format!("{} is not there: cargo build --release -p vswitch", program.display()).into()
+            );
         }
         let start = |command: &mut std::process::Command| {
             command.arg("--config").arg(&file).arg("--socket").arg(&socket);

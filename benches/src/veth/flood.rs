@@ -87,7 +87,8 @@ impl Generator {
             let mut batch = FrameVec::new(BATCH);
             while !stop.load(Ordering::Relaxed) && clock::now() < deadline {
                 while batch.room() > 0 {
-                    let mut frame = cache.acquire(FrameClass::Wire).ok_or("the pool of the sender is empty")?;
+                    let mut frame =
+                        cache.acquire(FrameClass::Wire).ok_or("the pool of the sender is empty")?;
                     frame.set_len(FRAME_LEN);
                     frame.bytes_mut().copy_from_slice(&self.frame);
                     let _ = batch.push(frame); // there is room

@@ -49,7 +49,8 @@ impl Load for Stream {
 
 /// Gbit/s that arrived.
 fn run(bed: &Bed, seconds: &str, omit: &str) -> Result<f64> {
-    let args = ["--client", RECEIVER, "--json", "--time", seconds, "--omit", omit, "--connect-timeout", "5000"];
+    let args =
+        ["--client", RECEIVER, "--json", "--time", seconds, "--omit", omit, "--connect-timeout", "5000"];
     let output = bed.sender.run("iperf3", args)?;
     let report: serde_json::Value = serde_json::from_str(&output)?;
     let bits = report.pointer("/end/sum_received/bits_per_second").and_then(serde_json::Value::as_f64);

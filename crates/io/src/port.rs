@@ -67,8 +67,8 @@ pub trait RxQueue: Send {
     /// [`PortError`] when the device is lost; a link that is down is no error.
     fn rx(&mut self, pool: &mut PoolCache, out: &mut FrameVec) -> Result<usize, PortError>;
 
-    /// Asks to be woken: after this, `fd` gets readable when a frame is there. Frames that came before are
-    /// found by one more `rx` after it.
+    /// Asks to be woken: after this `fd` is readable when a frame is there, one that came before included. `rx` is
+    /// called again now and then all the same, since a lost device or an empty pool wakes nobody.
     fn arm(&mut self);
 
     /// What an idle worker waits on.

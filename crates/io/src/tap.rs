@@ -33,6 +33,10 @@ const VNET: usize = vnet::HEADER_LEN;
 /// # Errors
 /// [`OpenError`]; nothing is left behind then.
 pub fn open(name: &str, workers: usize, mtu: Option<u32>) -> Result<Opened, OpenError> {
+    if let Some(mtu) = mtu.filter(|&mtu| mtu > MTU_LIMIT) {
+        let text = format!("the tap `{name}` cannot have an MTU of {mtu}: the limit is {MTU_LIMIT}");
+        return Err(OpenError::Refused(text));
+    }
     let queues = attach(name, workers)?;
     let mut uso = true;
     for queue in &queues {
@@ -63,6 +67,14 @@ pub fn open(name: &str, workers: usize, mtu: Option<u32>) -> Result<Opened, Open
         },
         guard: Box::new(()),
     })
+}
+
+/// Gives a tap of the calling thread's network namespace another MTU, in bytes.
+///
+/// # Errors
+/// What the kernel said.
+pub fn set_mtu(name: &str, mtu: u32) -> io::Result<()> {
+    netdev::set_mtu(name, mtu)
 }
 
 /// One queue for each worker, or a single one where the tap exists without `multi_queue`.

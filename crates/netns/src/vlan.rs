@@ -75,9 +75,9 @@ fn push(vid: u16) -> Vec<Insn> {
 
 fn pop(vid: u16) -> Vec<Insn> {
     vec![
-        insn(0x61, 2, 1, VLAN_TCI, 0),         // r2 = skb->vlan_tci
-        insn(0x57, 2, 0, 0, VID_MASK),         // r2 &= mask
-        insn(0x55, 2, 0, 3, i32::from(vid)),   // another VLAN, or none: to the drop
+        insn(0x61, 2, 1, VLAN_TCI, 0),       // r2 = skb->vlan_tci
+        insn(0x57, 2, 0, 0, VID_MASK),       // r2 &= mask
+        insn(0x55, 2, 0, 3, i32::from(vid)), // another VLAN, or none: to the drop
         call(SKB_VLAN_POP),
         set(0, TCX_PASS),
         EXIT,

@@ -1,6 +1,6 @@
 //! `apply`: one transaction. Check, open every new device, publish; or refuse, and nothing has changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use vswitch_api::Topology;
@@ -9,7 +9,8 @@ use vswitch_api::response::{Changes, ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port};
 use vswitch_dataplane::fdb::Filter;
 use vswitch_dataplane::{NetId, PortId};
-use vswitch_io::Opened;
+use vswitch_io::{Opened, tap};
+use vswitch_wire::Instant;
 
 use super::device::NotOpened;
 use super::edit::{self, refuse};
@@ -38,6 +39,15 @@ impl From<&ForceQuery> for Options {
     }
 }
 
+/// What the protection of the operator says of a change.
+#[derive(Default)]
+struct Guarded {
+    /// Ports that take a protected netdev, as the caller wants it.
+    forced: BTreeSet<String>,
+    /// Ports that have to wait, and why.
+    waiting: BTreeMap<String, String>,
+}
+
 /// A port of the new topology that needs a device it does not have.
 struct Prepared<'a> {
     config: &'a Port,
@@ -58,10 +68,8 @@ impl Control {
             self.follow_links().await;
         }
         let fresh: Vec<&Port> = next.port.iter().filter(|p| !self.keeps_device(p)).collect();
-        for port in &fresh {
-            safety::check(&self.links, port, options.force, options.peer).await?;
-        }
-        if options.dry_run || changes.changes.is_empty() {
+        let guarded = self.guard(&fresh, options).await?;
+        if options.dry_run || (changes.changes.is_empty() && guarded.forced.is_empty()) {
             return Ok(changes);
         }
         self.check_kept_devices(&next)?;
@@ -69,9 +77,9 @@ impl Control {
         for name in &in_the_way {
             self.detach(name, "its device is given to another port".to_owned()).await;
         }
-        match self.prepare(&fresh) {
+        match self.prepare(&fresh, &guarded) {
             Ok(prepared) => {
-                self.commit(next.clone(), prepared, options.force).await;
+                self.commit(next.clone(), prepared, &guarded.forced).await;
                 Ok(changes)
             }
             Err(error) => {
@@ -111,9 +119,8 @@ impl Control {
     }
 
     fn refuse_what_needs_a_restart(&self, next: &Topology) -> Result<(), ErrorBody> {
-        // Before the first topology there is nothing that could differ.
-        let (old, new) = (&self.desired.switch, &next.switch);
-        if self.desired == Topology::default() || (&old.cpus, old.polling) == (&new.cpus, new.polling) {
+        let (old, new) = (&self.started, &next.switch);
+        if (&old.cpus, old.polling) == (&new.cpus, new.polling) {
             return Ok(());
         }
         let mend = "start the daemon anew with this file, or leave [switch] cpus and polling as they are";
@@ -122,11 +129,36 @@ impl Control {
 
     /// A port of that name is attached, and the change does not concern its device.
     fn keeps_device(&self, next: &Port) -> bool {
-        let Some(old) = self.desired.port.iter().find(|p| p.name == next.name) else { return false };
         let is_attached =
             matches!(self.ports.get(&next.name).map(|r| &r.state), Some(PortState::Attached(_)));
-        let tap_mtu = |p: &Port| p.mtu.filter(|_| p.kind == topology::Kind::Tap);
-        is_attached && (old.kind, old.netdev(), tap_mtu(old)) == (next.kind, next.netdev(), tap_mtu(next))
+        is_attached && self.wants_same_device(next)
+    }
+
+    /// The running configuration has a port of that name, and for the same device.
+    fn wants_same_device(&self, next: &Port) -> bool {
+        let is_it =
+            |old: &Port| (&old.name, old.kind, old.netdev()) == (&next.name, next.kind, next.netdev());
+        self.desired.port.iter().any(is_it)
+    }
+
+    /// Protects the netdevs by which the operator reaches the host. A port that waited for one before the change
+    /// goes on waiting; any other refuses the change, unless the caller forces it.
+    async fn guard(&self, fresh: &[&Port], options: Options) -> Result<Guarded, ErrorBody> {
+        let mut guarded = Guarded::default();
+        for port in fresh {
+            let was_forced = self.ports.get(&port.name).is_some_and(|r| r.forced);
+            let Err(refusal) = safety::check(&self.links, port, was_forced, options.peer).await else {
+                continue;
+            };
+            if options.force {
+                guarded.forced.insert(port.name.clone());
+            } else if self.wants_same_device(port) {
+                guarded.waiting.insert(port.name.clone(), refusal.message);
+            } else {
+                return Err(refusal);
+            }
+        }
+        Ok(guarded)
     }
 
     /// What a port that keeps its device wants of it now.
@@ -151,13 +183,17 @@ impl Control {
 
     /// Opens what can be opened. A netdev that is missing is a port that waits; one that is refused fails
     /// the transaction, unless the port was waiting for it before.
-    fn prepare<'a>(&self, fresh: &[&'a Port]) -> Result<Vec<Prepared<'a>>, ErrorBody> {
+    fn prepare<'a>(&self, fresh: &[&'a Port], guarded: &Guarded) -> Result<Vec<Prepared<'a>>, ErrorBody> {
         let mut prepared = Vec::with_capacity(fresh.len());
         for &config in fresh {
+            if let Some(why) = guarded.waiting.get(&config.name) {
+                prepared.push(Prepared { config, device: Err(why.clone()) });
+                continue;
+            }
             let device = match self.opener.open(config, &self.links) {
                 Ok(opened) => Ok(opened),
                 Err(NotOpened::Missing(why)) => Err(why),
-                Err(NotOpened::Refused(why)) if self.is_unchanged(config) => Err(why),
+                Err(NotOpened::Refused(why)) if self.wants_same_device(config) => Err(why),
                 Err(NotOpened::Refused(why)) => {
                     let message = format!("port {:?}: {why}", config.name);
                     return Err(refuse(ErrorCode::Failed, message, "nothing was changed"));
@@ -166,10 +202,6 @@ impl Control {
             prepared.push(Prepared { config, device });
         }
         Ok(prepared)
-    }
-
-    fn is_unchanged(&self, config: &Port) -> bool {
-        self.desired.port.contains(config)
     }
 
     /// Gives the ports that had to stand aside their devices back.
@@ -188,7 +220,7 @@ impl Control {
     }
 
     /// From here on nothing can fail.
-    async fn commit(&mut self, next: Topology, prepared: Vec<Prepared<'_>>, forced: bool) {
+    async fn commit(&mut self, next: Topology, prepared: Vec<Prepared<'_>>, forced: &BTreeSet<String>) {
         let gone = self.remove_ports(&next).await;
         let old = std::mem::replace(&mut self.desired, next.clone());
         self.add_records(&next, forced);
@@ -205,6 +237,25 @@ impl Control {
         self.forget(&gone, &old);
         self.serve(queues).await;
         self.set_static_entries(&old);
+        self.set_tap_mtus(&old);
+    }
+
+    /// A tap's netdev is the switch's, so it gets the MTU that the port is given. One that is in another namespace is
+    /// its owner's to change; the port keeps to its own MTU either way.
+    fn set_tap_mtus(&self, old: &Topology) {
+        for port in self.desired.port.iter().filter(|p| p.kind == topology::Kind::Tap) {
+            let Some(mtu) = port.mtu else { continue };
+            let is_new = old.port.iter().any(|before| before.name == port.name && before.mtu != port.mtu);
+            let Some(PortState::Attached(device)) = self.ports.get(&port.name).map(|r| &r.state) else {
+                continue;
+            };
+            if is_new
+                && !device.elsewhere
+                && let Err(error) = tap::set_mtu(&device.netdev, mtu)
+            {
+                tracing::warn!(port = port.name, mtu, %error, "cannot set the tap's MTU");
+            }
+        }
     }
 
     /// Detaches ports that `next` has not; they stay in the snapshot until the next one is published.
@@ -217,7 +268,7 @@ impl Control {
         gone
     }
 
-    fn add_records(&mut self, next: &Topology, forced: bool) {
+    fn add_records(&mut self, next: &Topology, forced: &BTreeSet<String>) {
         let workers = self.workers.count();
         for network in &next.network {
             self.net_ids.acquire(&network.name);
@@ -227,10 +278,12 @@ impl Control {
             self.port_ids.acquire(&port.name);
             let record = self.ports.entry(port.name.clone()).or_insert_with(|| PortRecord {
                 counters: compile::counters(workers),
-                forced,
+                forced: false,
+                refusals: 0,
+                retry_at: Instant::ZERO,
                 state: PortState::Waiting("is about to be attached".to_owned()),
             });
-            record.forced |= forced;
+            record.forced |= forced.contains(&port.name);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A port's device: which driver serves it, and opening it.
 
 use vswitch_api::topology::{Kind, Port};
-use vswitch_io::{Facts, Opened, Pool, packet, tap, xdp};
+use vswitch_io::{Facts, OpenError, Opened, Pool, packet, tap, xdp};
 
 use crate::netlink::{Link, Links};
 
@@ -50,6 +50,14 @@ pub(super) enum NotOpened {
 }
 
 impl NotOpened {
+    /// A netdev that went while it was opened is one to wait for.
+    fn from_driver(error: &OpenError) -> Self {
+        match error {
+            OpenError::NoDevice(_) => Self::Missing(in_words(error)),
+            _ => Self::Refused(in_words(error)),
+        }
+    }
+
     pub(super) fn into_text(self) -> String {
         match self {
             Self::Missing(text) | Self::Refused(text) => text,
@@ -68,31 +76,18 @@ impl Opener {
     /// Opens the device of `port`, and checks that it can do what the port is to do.
     pub(super) fn open(self, port: &Port, links: &Links) -> Result<Opened, NotOpened> {
         let opened = match port.kind {
-            Kind::Tap => tap::open(port.netdev(), self.workers, port.mtu)
-                .map_err(|e| NotOpened::Refused(in_words(&e)))?,
-            Kind::Xdp | Kind::Packet | Kind::Auto => {
-                let netdev = port.netdev();
-                let link = links.by_name(netdev).ok_or_else(|| {
-                    NotOpened::Missing(format!("waits for the netdev {netdev:?}, which does not exist"))
-                })?;
-                self.open_netdev(port.kind, link, links).map_err(NotOpened::Refused)?
-            }
+            Kind::Tap => tap::open(port.netdev(), self.workers, port.mtu),
+            kind => self.open_netdev(kind, find(port.netdev(), links)?),
         };
+        let opened = opened.map_err(|e| NotOpened::from_driver(&e))?;
         check(port, &opened.facts).map_err(NotOpened::Refused)?;
         Ok(opened)
     }
 
-    fn open_netdev(self, kind: Kind, link: &Link, links: &Links) -> Result<Opened, String> {
-        if let Some(owner) = link.controller {
-            let owner = links.by_index(owner).map_or("another device", |l| l.name.as_str());
-            return Err(format!(
-                "{} belongs to {owner}; take it out: ip link set {} nomaster",
-                link.name, link.name
-            ));
-        }
+    fn open_netdev(self, kind: Kind, link: &Link) -> Result<Opened, OpenError> {
         match kind {
-            Kind::Xdp => self.open_xdp(link).map_err(|e| in_words(&e)),
-            Kind::Packet | Kind::Tap => self.open_packet(link).map_err(|e| in_words(&e)),
+            Kind::Xdp => self.open_xdp(link),
+            Kind::Packet | Kind::Tap => packet::open(&link.name, self.workers),
             Kind::Auto => self.open_auto(link),
         }
     }
@@ -100,32 +95,39 @@ impl Opener {
     /// `auto` (docs/decisions/0003-kind-of-a-port.md): devices whose frames are made by a stack on this host bring GSO and
     /// unfinished checksums, which AF_PACKET keeps and AF_XDP cannot; a NIC brings finished frames of one
     /// segment, which AF_XDP moves at less cost.
-    fn open_auto(self, link: &Link) -> Result<Opened, String> {
+    fn open_auto(self, link: &Link) -> Result<Opened, OpenError> {
+        let because = |mut opened: Opened, why: String| {
+            opened.facts.why = why;
+            opened
+        };
+        let packet = || packet::open(&link.name, self.workers);
         if let Some(kind) = &link.kind {
-            let mut opened = self.open_packet(link).map_err(|e| in_words(&e))?;
-            opened.facts.why = format!("auto: a {kind} brings GSO frames, which AF_PACKET keeps");
-            return Ok(opened);
+            return packet()
+                .map(|o| because(o, format!("auto: a {kind} brings GSO frames, which AF_PACKET keeps")));
         }
         match self.open_xdp(link) {
-            Ok(mut opened) => {
-                opened.facts.why = format!("auto: a NIC brings finished frames; {}", opened.facts.why);
-                Ok(opened)
+            Ok(opened) => {
+                let why = format!("auto: a NIC brings finished frames; {}", opened.facts.why);
+                Ok(because(opened, why))
             }
-            Err(error) => {
-                let mut opened = self.open_packet(link).map_err(|e| in_words(&e))?;
-                opened.facts.why = format!("auto: AF_XDP was refused ({})", in_words(&error));
-                Ok(opened)
-            }
+            Err(e) => packet().map(|o| because(o, format!("auto: AF_XDP was refused ({})", in_words(&e)))),
         }
     }
 
-    fn open_xdp(self, link: &Link) -> Result<Opened, impl std::error::Error + use<>> {
+    fn open_xdp(self, link: &Link) -> Result<Opened, OpenError> {
         xdp::open(&link.name, self.workers, self.pool, xdp::Options::default())
     }
+}
 
-    fn open_packet(self, link: &Link) -> Result<Opened, impl std::error::Error + use<>> {
-        packet::open(&link.name, self.workers)
-    }
+/// The link of that name, free to be taken.
+fn find<'a>(netdev: &str, links: &'a Links) -> Result<&'a Link, NotOpened> {
+    let missing = || NotOpened::Missing(format!("waits for the netdev {netdev:?}, which does not exist"));
+    let link = links.by_name(netdev).ok_or_else(missing)?;
+    let Some(owner) = link.controller else { return Ok(link) };
+    let owner = links.by_index(owner).map_or("another device", |l| l.name.as_str());
+    Err(NotOpened::Refused(format!(
+        "{netdev} belongs to {owner}; take it out: ip link set {netdev} nomaster"
+    )))
 }
 
 /// Whether the open device can do what the port is configured for.

@@ -1,13 +1,20 @@
 //! Following the world: netdevs that come, go and change, and devices that fail under the workers.
 
+use std::time::Duration;
+
 use vswitch_api::topology::{Kind, Port};
 use vswitch_dataplane::PortId;
 use vswitch_dataplane::fdb::Filter;
 use vswitch_io::{Opened, RxQueue, TxQueue};
+use vswitch_wire::Instant;
 
 use super::device::{self, Device, NotOpened};
 use super::{Control, PortRecord, PortState, safety};
 use crate::worker::Event;
+
+/// How long a netdev that was refused is left alone: the first time, and at most.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Queues of a port that no worker has yet.
 pub(super) struct NewQueues {
@@ -75,8 +82,15 @@ impl Control {
     }
 
     /// Tries to attach a port that waits; true when it is attached now.
+    ///
+    /// A netdev that was refused is left alone for a while, longer each time: opening one may block the
+    /// control thread, and turns settings of a NIC to and fro.
     pub(super) async fn try_attach(&mut self, config: &Port) -> bool {
-        let forced = self.ports.get(&config.name).is_some_and(|r| r.forced);
+        let Some(record) = self.ports.get(&config.name) else { return false };
+        let forced = record.forced;
+        if self.clock.now() < record.retry_at {
+            return false;
+        }
         let opened = match safety::check(&self.links, config, forced, None).await {
             Ok(()) => self.opener.open(config, &self.links),
             Err(refusal) => Err(NotOpened::Refused(refusal.message)),
@@ -89,6 +103,11 @@ impl Control {
                 true
             }
             Err(error) => {
+                if let (NotOpened::Refused(_), Some(record)) = (&error, self.ports.get_mut(&config.name)) {
+                    record.refusals += 1;
+                    record.retry_at =
+                        self.clock.now() + RETRY_MAX.min(RETRY_MIN * (1 << record.refusals.min(8)));
+                }
                 self.set_waiting(&config.name, error.into_text());
                 false
             }
@@ -113,6 +132,7 @@ impl Control {
         self.attachments += 1;
         let attachment = self.attachments;
         tracing::info!(port = config.name, netdev = config.netdev(), kind = ?facts.kind, mode = facts.mode, "attached");
+        (record.refusals, record.retry_at) = (0, Instant::ZERO);
         record.state = PortState::Attached(Device {
             index: link.map(|l| l.index),
             netdev: config.netdev().to_owned(),

@@ -25,13 +25,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use vswitch_api::Topology;
 use vswitch_api::response::{ErrorBody, ErrorCode};
+use vswitch_api::topology::{self, Switch};
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::{Fdb, PortCounters, Snapshot};
 use vswitch_io::Pool;
+use vswitch_wire::Instant;
 
 use crate::clock::Clock;
 use crate::netlink::Links;
-use crate::worker::{Event, Setup, Workers};
+use crate::worker::{Event, Polling, Setup, Workers};
 use device::{Device, Opener};
 use ids::Ids;
 
@@ -46,6 +48,13 @@ const DEVICE_CHECK: Duration = Duration::from_secs(1);
 
 /// One thing for the control task to do.
 pub type Job = Box<dyn for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output = ()> + 'a>> + Send>;
+
+/// What no tenant can guess: which MACs fall into the same place of the FDB. The standard library draws its keys
+/// from the kernel's random numbers.
+fn secret_seed() -> [u64; 2] {
+    use std::hash::{BuildHasher, RandomState};
+    [RandomState::new().hash_one(0), RandomState::new().hash_one(1)]
+}
 
 /// The way to the control task, from anywhere.
 #[derive(Clone)]
@@ -78,6 +87,9 @@ struct PortRecord {
     counters: Arc<[PortCounters]>,
     /// The operator said that this netdev may be taken although the host is reached by it.
     forced: bool,
+    /// How often in a row its netdev was refused, and when to try again.
+    refusals: u32,
+    retry_at: Instant,
     state: PortState,
 }
 
@@ -96,6 +108,8 @@ pub struct Control {
     workers: Workers,
     links: Links,
     worker_events: mpsc::Receiver<Event>,
+    /// What the workers were started with.
+    started: Switch,
     desired: Topology,
     port_ids: Ids,
     net_ids: Ids,
@@ -111,19 +125,23 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the workers, with an empty topology. Needs a tokio runtime.
+    /// Starts the workers as `switch` has it, with an empty topology. Needs a tokio runtime.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn start(
-        cpus: Vec<Option<usize>>,
-        polling: crate::worker::Polling,
-        pool: &'static Pool,
-    ) -> io::Result<Self> {
+    pub async fn start(switch: &Switch, pool: &'static Pool) -> io::Result<Self> {
         let clock = Clock::start();
-        let fdb = Arc::new(Fdb::new(FDB_CAPACITY));
+        let fdb = Arc::new(Fdb::with_seed(FDB_CAPACITY, secret_seed()));
         let snapshot = Arc::new(Snapshot::new(Vec::new(), Vec::new(), Arc::clone(&fdb)));
         let (events, worker_events) = mpsc::channel(vswitch_api::topology::PORTS_MAX);
+        let cpus = match switch.cpus.as_slice() {
+            [] => vec![None],
+            cpus => cpus.iter().map(|&c| Some(c as usize)).collect(),
+        };
+        let polling = match switch.polling {
+            topology::Polling::Adaptive => Polling::Adaptive,
+            topology::Polling::Busy => Polling::Busy,
+        };
         let setup = Setup { cpus: cpus.clone(), polling, pool, clock, events };
         let workers = Workers::start(&setup, Arc::clone(&snapshot))?;
         Ok(Self {
@@ -133,7 +151,8 @@ impl Control {
             workers,
             links: Links::open().await?,
             worker_events,
-            desired: Topology::default(),
+            started: switch.clone(),
+            desired: Topology { switch: switch.clone(), ..Topology::default() },
             port_ids: Ids::default(),
             net_ids: Ids::default(),
             ports: BTreeMap::new(),
@@ -157,29 +176,34 @@ impl Control {
     }
 
     /// Works until `end` is done, then detaches every port.
-    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, end: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// The links can no longer be followed.
+    pub async fn run(
+        mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        end: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let mut ageing = tokio::time::interval(AGEING_STEP);
         ageing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut devices = tokio::time::interval(DEVICE_CHECK);
         devices.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(end);
-        loop {
+        let ended = loop {
             tokio::select! {
-                () = &mut end => break,
+                () = &mut end => break Ok(()),
                 Some(job) = jobs.recv() => job(&mut self).await,
                 Some(event) = self.worker_events.recv() => self.on_worker_event(event).await,
                 changed = self.links.changed() => match changed {
                     Ok(()) => self.follow_links().await,
-                    Err(error) => {
-                        tracing::error!(%error, "netlink is lost: links are not followed any more");
-                        break;
-                    }
+                    Err(error) => break Err(error),
                 },
                 _ = ageing.tick() => { self.fdb.age(&self.snapshot, self.clock.now()); }
                 _ = devices.tick() => self.check_devices().await,
             }
-        }
+        };
         self.detach_all().await;
+        ended
     }
 
     /// Compiles the desired state anew, publishes it, and waits until no worker uses an older one.

@@ -133,7 +133,7 @@ impl Control {
     /// `status`.
     pub fn status(&self) -> Status {
         let mut ports = PortTotals { total: self.desired.port.len() as u64, ..PortTotals::default() };
-        let mut health = Vec::new();
+        let mut health = self.health_of_threads();
         for name in self.desired.port.iter().map(|p| &p.name) {
             let (state, reason) = self.link_state(name);
             match state {
@@ -162,6 +162,17 @@ impl Control {
             fdb: FdbTotals { entries: self.fdb.len() as u64, capacity: self.fdb.capacity() as u64 },
             health,
         }
+    }
+
+    /// A worker that panics ends the daemon, and so does a loss of netlink: what answers is well.
+    fn health_of_threads(&self) -> Vec<Health> {
+        let worker = |(index, pulse): (usize, &Pulse)| {
+            let doing = if pulse.asleep.load(Relaxed) { "sleeps until a frame comes" } else { "polls" };
+            let text = format!("serves {} queues, {doing}", pulse.queues.load(Relaxed));
+            Health { part: format!("worker {index}"), ok: true, text }
+        };
+        let netlink = Health { part: "netlink".to_owned(), ok: true, text: "follows the links".to_owned() };
+        self.workers.pulses().enumerate().map(worker).chain([netlink]).collect()
     }
 
     fn link_state(&self, port: &str) -> (LinkState, Option<String>) {

@@ -41,6 +41,7 @@ pub fn router(control: Remote) -> Router {
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(paths::BODY_MAX))
+        .layer(axum::middleware::from_fn(socket::log_changes))
         .with_state(control)
 }
 

@@ -5,10 +5,15 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::serve::{IncomingStream, Listener};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::UnixListener;
-use tokio::net::unix::SocketAddr;
+use tokio::net::unix::{SocketAddr, UCred};
 
 /// The API's socket; its file goes with it.
 pub struct Socket {
@@ -49,16 +54,37 @@ impl Drop for Socket {
     }
 }
 
+/// Who is at the other end of a connection, as the kernel knows it (SO_PEERCRED).
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(Option<UCred>);
+
+impl Connected<IncomingStream<'_, Socket>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Socket>) -> Self {
+        Self(stream.io().peer_cred().ok())
+    }
+}
+
+/// Logs who asks for a change.
+pub async fn log_changes(
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    if method != Method::GET {
+        let (uid, pid) = (peer.map(|p| p.uid()), peer.and_then(|p| p.pid()));
+        tracing::info!(?uid, ?pid, %method, path, status = response.status().as_u16(), "request");
+    }
+    response
+}
+
 impl Listener for Socket {
     type Io = tokio::net::UnixStream;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        if let Ok(peer) = stream.peer_cred() {
-            tracing::debug!(uid = peer.uid(), gid = peer.gid(), pid = peer.pid(), "a client has connected");
-        }
-        (stream, address)
+        Listener::accept(&mut self.listener).await
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

@@ -13,7 +13,6 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -43,7 +42,8 @@ pub struct Setup {
     pub pool: &'static Pool,
     /// The daemon's clock.
     pub clock: Clock,
-    /// Where events go; a full queue loses none, since a lost port is reported until it is detached.
+    /// Where events go. It must hold one event for each port and worker; what does not fit is lost, and control
+    /// learns of the device by netlink alone.
     pub events: tokio::sync::mpsc::Sender<Event>,
 }
 
@@ -226,6 +226,3 @@ fn abort_on_panic(body: impl FnOnce()) {
     let _bomb = Bomb;
     body();
 }
-
-/// How long an empty queue is polled before it is waited for, under [`Polling::Adaptive`].
-const EMPTY_SPELL: Duration = Duration::from_micros(50);

@@ -106,6 +106,15 @@ impl RxSet {
         }
     }
 
+    /// Polls every queue again, for one empty spell at least.
+    pub(super) fn unpark(&mut self, now: Instant) {
+        for slot in self.slots.iter_mut().filter(|s| s.parked) {
+            slot.parked = false;
+            slot.busy_at = now;
+        }
+        self.rebuild_active();
+    }
+
     /// Looks for wake-ups: at once with a zero `timeout`, else until one comes or the time is over. True when
     /// commands wait.
     pub(super) fn wait(&mut self, timeout: EpollTimeout, now: impl FnOnce() -> Instant) -> bool {

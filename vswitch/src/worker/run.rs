@@ -16,11 +16,13 @@ use vswitch_wire::Instant;
 
 use super::dispatch::Dispatch;
 use super::queues::RxSet;
-use super::{Command, EMPTY_SPELL, Event, Line, Polling, Queues, Setup};
+use super::{Command, Event, Line, Polling, Queues, Setup};
 use crate::clock::Clock;
 
-/// Rounds between two looks at parked queues while others are busy.
-const ROUNDS_PER_LOOK: u32 = 16;
+/// How long an empty queue is polled before it is waited for, under [`Polling::Adaptive`].
+const EMPTY_SPELL: Duration = Duration::from_micros(50);
+/// How often parked queues and commands are looked for while other queues are busy: one system call.
+const LOOK: Duration = Duration::from_micros(50);
 /// How often what no event announces is done: completed transmissions, kernel drop counts.
 const CHORES_MS: u16 = 500;
 const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
@@ -69,17 +71,17 @@ impl Worker {
     /// Works until told to stop.
     pub(super) fn run(mut self) {
         self.pin();
-        let mut round = 0u32;
+        let mut looked_at = self.clock.now();
         loop {
             let now = self.clock.now();
-            let worked = self.serve(now);
+            self.serve(now);
             self.chores(now);
-            if !worked && self.polling == Polling::Adaptive {
-                self.rx.park(|slot| now.since(slot.busy_at) > EMPTY_SPELL);
-            }
-            round = round.wrapping_add(1);
-            if self.rx.active() > 0 && !round.is_multiple_of(ROUNDS_PER_LOOK) {
+            if self.rx.active() > 0 && now.since(looked_at) < LOOK {
                 continue;
+            }
+            looked_at = now;
+            if self.polling == Polling::Adaptive {
+                self.rx.park(|slot| now.since(slot.busy_at) > EMPTY_SPELL);
             }
             let timeout =
                 if self.rx.active() > 0 { EpollTimeout::ZERO } else { EpollTimeout::from(CHORES_MS) };
@@ -93,9 +95,8 @@ impl Worker {
         }
     }
 
-    /// One batch of every active queue; whether there was any frame.
-    fn serve(&mut self, now: Instant) -> bool {
-        let mut worked = false;
+    /// One batch of every active queue.
+    fn serve(&mut self, now: Instant) {
         for n in 0..self.rx.active() {
             let Some(slot) = self.rx.nth_active(n) else { break };
             match slot.queue.rx(self.dispatch.pool(), &mut self.batch) {
@@ -104,16 +105,14 @@ impl Worker {
                     slot.busy_at = now;
                     let port = slot.port;
                     self.forward(port, count, now);
-                    worked = true;
                 }
                 Err(error) => {
                     let (port, attachment) = (slot.port, slot.attachment);
                     self.lose(port, attachment, error);
-                    return true; // the list of queues changed
+                    return; // the list of queues changed
                 }
             }
         }
-        worked
     }
 
     fn forward(&mut self, ingress: PortId, count: usize, now: Instant) {
@@ -138,6 +137,9 @@ impl Worker {
         }
         self.chores_at = now;
         self.dispatch.reclaim();
+        // A queue that rests without frames to receive into would rest for ever, and one whose device is gone
+        // would not tell.
+        self.rx.unpark(now);
         let snapshot = self.snapshot.load();
         for slot in self.rx.all() {
             let missed = slot.newly_missed();

@@ -1,0 +1,197 @@
+//! Netdevs that go, come back and change while the switch runs.
+
+#![allow(clippy::expect_used, clippy::panic)] // set-up of tests
+
+use vswitch_api::response::LinkState;
+use vswitch_netns::Process;
+use vswitch_tests::{Frame, Host, Lab, SOON, Scenario, scenario, wait_until};
+use vswitch_wire::Mac;
+
+/// Hosts `a` and `b` on ports of this kind.
+fn two(kind: &str) -> String {
+    format!(
+        r#"
+network = [{{ name = "lan" }}]
+port = [
+    {{ name = "a", kind = "{kind}", access = "lan" }},
+    {{ name = "b", kind = "{kind}", access = "lan" }},
+]
+host = [
+    {{ name = "a", port = "a", address = ["10.0.0.1/24"] }},
+    {{ name = "b", port = "b", address = ["10.0.0.2/24"] }},
+]
+"#
+    )
+}
+
+const TO: [(&str, &str); 2] = [("a", "10.0.0.2"), ("b", "10.0.0.1")];
+
+/// Load in both directions, as fast as it is answered, until dropped.
+fn load(lab: &Lab) -> Vec<Process> {
+    TO.map(|(host, to)| lab.host(host).start("ping", ["-f", "-q", to])).into()
+}
+
+#[track_caller]
+fn assert_connected(lab: &Lab) {
+    for (host, to) in TO {
+        assert!(lab.host(host).reaches(to), "{host} does not reach {to}");
+    }
+}
+
+fn wait_waiting(lab: &Lab, port: &str) {
+    wait_until("the port waits", SOON, || lab.switch.port(port).state == LinkState::Waiting);
+}
+
+#[test]
+fn a_netdev_that_is_removed_and_made_again_under_load_is_attached_again() {
+    for kind in ["xdp", "packet"] {
+        scenario(&two(kind), |lab| {
+            let load = load(lab);
+            for _ in 0..3 {
+                let before = lab.switch.port("b").counters.tx_packets;
+                wait_until("there is traffic", SOON, || {
+                    lab.switch.port("b").counters.tx_packets > before + 1000
+                });
+                lab.host("b").unplug();
+                wait_waiting(lab, "b");
+                let reason = lab.switch.port("b").reason.expect("a port that waits says for what");
+                assert!(reason.contains('b'), "{reason}");
+                assert_eq!(lab.switch.port("a").state, LinkState::Up);
+                lab.host("b").plug();
+                lab.wait_up(["b"]);
+                assert!(lab.host("a").reaches("10.0.0.2"), "{kind}");
+            }
+            drop(load);
+            assert_connected(lab);
+        });
+    }
+}
+
+/// A new netdev of the same name at once: there may never have been a time at which none was seen.
+#[test]
+fn a_netdev_that_is_replaced_at_once_is_attached() {
+    for kind in ["xdp", "packet"] {
+        scenario(&two(kind), |lab| {
+            let load = load(lab);
+            for _ in 0..5 {
+                lab.host("b").unplug();
+                lab.host("b").plug();
+                // The switch may not have seen the change yet, and its port be up with the old netdev.
+                wait_until("b is reached again", SOON, || lab.host("a").reaches("10.0.0.2"));
+            }
+            drop(load);
+            assert_connected(lab);
+        });
+    }
+}
+
+#[test]
+fn a_tap_that_is_deleted_is_made_again() {
+    scenario(&two("tap"), |lab| {
+        let load = load(lab);
+        assert_connected(lab);
+        let mac = lab.host("b").mac;
+        lab.host("b").namespace.delete_link("eth0").expect("the tap is in the host");
+        wait_until("the tap is in the switch's namespace again", SOON, || {
+            lab.switch.namespace.link("b").expect("links").is_some()
+        });
+        assert_eq!(lab.switch.place_of("lan", mac), None, "the FDB has forgotten the old one");
+        lab.plug_tap("b");
+        assert!(lab.host("a").reaches("10.0.0.2"));
+        drop(load);
+        assert_connected(lab);
+    });
+}
+
+#[test]
+fn a_link_that_goes_down_and_up_is_followed() {
+    for kind in ["xdp", "packet"] {
+        scenario(&two(kind), |lab| {
+            assert_connected(lab);
+            let (near, b) = (&lab.switch.namespace, lab.host("b"));
+            let downs: [(&str, &dyn Fn(bool)); 2] = [
+                ("far end", &|up| b.set_up(up)),
+                ("near end", &|up| if up { near.set_up("b") } else { near.set_down("b") }.expect("the link")),
+            ];
+            for (what, set_up) in downs {
+                set_up(false);
+                wait_until("the port is down", SOON, || lab.switch.port("b").state == LinkState::Down);
+                assert_eq!(lab.switch.place_of("lan", b.mac), None, "{what}: its MACs are forgotten");
+                set_up(true);
+                lab.wait_up(["b"]);
+                assert_connected(lab);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_port_may_be_added_before_its_netdev_exists() {
+    for kind in ["xdp", "packet", "auto"] {
+        Scenario::new(&two(kind)).unplugged().run(|lab| {
+            assert!(lab.switch.ports().iter().all(|port| port.state == LinkState::Waiting));
+            lab.hosts().for_each(Host::plug);
+            lab.wait_up(["a", "b"]);
+            assert_connected(lab);
+        });
+    }
+}
+
+#[test]
+fn a_netdevs_new_mtu_is_followed() {
+    for kind in ["xdp", "packet"] {
+        scenario(&two(kind), |lab| {
+            for mtu in [9000, 1500, 3000] {
+                for host in lab.hosts() {
+                    host.namespace.set_mtu("eth0", mtu).expect("the far end's MTU");
+                    lab.switch.namespace.set_mtu(&host.netdev, mtu).expect("the near end's MTU");
+                }
+                wait_until("the switch knows the MTU", SOON, || {
+                    lab.switch.ports().iter().all(|port| port.mtu == Some(mtu))
+                });
+                let [a, b] = lab.raw(["a", "b"]);
+                let from = lab.host("a").mac;
+                let frame = |len| Frame {
+                    payload: vec![7; len],
+                    ..Frame::new(Mac::BROADCAST, from, "as large as can be")
+                };
+                a.send(&frame(mtu as usize));
+                assert_eq!(b.until(&frame(mtu as usize)), [], "{kind}");
+                assert_connected(lab);
+            }
+        });
+    }
+}
+
+#[test]
+fn queues_of_a_veth_are_followed() {
+    for kind in ["xdp", "packet"] {
+        Scenario::new(&two(kind)).queues(4).run(|lab| {
+            let is_xdp = kind == "xdp";
+            assert_eq!(lab.switch.port("b").queues, if is_xdp { 4 } else { 1 });
+            let load = load(lab);
+            for queues in ["2", "1", "4"] {
+                let channels = |link| ["-L", link, "rx", queues, "tx", queues];
+                // XDP needs as many receive queues as the other end has transmit queues, so that one goes first
+                // downwards, and last upwards.
+                let far = || drop(lab.host("b").run("ethtool", channels("eth0")));
+                let near = || drop(lab.switch.namespace.run("ethtool", channels("b")).expect("ethtool -L"));
+                if queues == "4" {
+                    near();
+                    far();
+                } else {
+                    far();
+                    near();
+                }
+                if is_xdp {
+                    wait_until("every queue is served", SOON, || {
+                        lab.switch.port("b").queues.to_string() == queues
+                    });
+                    lab.wait_up(["b"]);
+                }
+                assert_connected(lab);
+            }
+            drop(load);
+        });
+    }
+}
