@@ -86,7 +86,7 @@ fn a_netdev_that_is_replaced_at_once_is_attached() {
 }
 
 #[test]
-fn a_tap_that_is_deleted_is_made_again() {
+fn a_tap_that_is_deleted_in_a_container_is_made_again_only_when_told() {
     let taps = two("tap").lines().take_while(|line| !line.starts_with("host")).collect::<Vec<_>>().join("\n");
     let scenario = Scenario::new(&taps);
     let scenario = TO
@@ -98,9 +98,12 @@ fn a_tap_that_is_deleted_is_made_again() {
         assert_connected(lab);
         let mac = lab.host("b").mac;
         lab.host("b").namespace.delete_link("eth0").expect("the tap is in the host");
-        wait_until("the tap is in the switch's namespace again", SOON, || {
-            lab.switch.namespace.link("b").expect("links").is_some()
+        wait_until("the port waits, and says why", SOON, || {
+            lab.switch.port("b").reason.is_some_and(|why| why.contains("another network namespace"))
         });
+        assert!(lab.switch.namespace.link("b").expect("links").is_none(), "no tap of this host in its place");
+        lab.switch.change(&["port", "del", "b"]);
+        lab.switch.change(&["port", "add", "b", "--kind", "tap", "--access", "lan"]);
         assert_eq!(lab.switch.place_of("lan", mac), None, "the FDB has forgotten the old one");
         lab.plug_tap("b");
         assert!(lab.host("a").reaches("10.0.0.2"));

@@ -17,11 +17,12 @@ use vswitch_netns::Process;
 use crate::shell;
 use crate::{Error, Result};
 
-/// Runs `program`, which is this one, again inside a sandbox, to its end.
-pub(crate) fn enter(program: &Path, args: &[&str]) -> Result<()> {
+/// Runs this program again inside a sandbox, to its end.
+pub(crate) fn enter(args: &[&str]) -> Result<()> {
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-    command.arg(program).args(args);
+    // By its path: the file that we run from may have been replaced by a build.
+    command.arg(shell::bin_dir()?.join(env!("CARGO_BIN_NAME"))).args(args);
     let mut sandbox = Process::spawn(command)?;
     let status = sandbox.child().wait()?;
     if status.success() { Ok(()) } else { Err("see above".into()) }

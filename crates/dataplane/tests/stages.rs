@@ -247,8 +247,8 @@ fn forwarding() -> Vec<Case> {
     };
     let down = || Port { up: false, ..port(access(0)) };
     let from_b = VecFrame::new(&eth(A, B, &[], b"hello"));
-    // A sits behind port 0 and, in turn, behind port 1.
-    let flapping = (0..500).map(|n| (n % 2, VecFrame::new(&plain()))).collect();
+    // A sits behind port 1 and, in turn, behind port 0.
+    let flapping = (0..500).map(|n| ((n + 1) % 2, VecFrame::new(&plain()))).collect();
     vec![
         know(one("a known destination", accesses(&[0, 0, 0]), 2), 2),
         Case { before: vec![(2, from_b)], ..one("a destination learnt before", accesses(&[0, 0, 0]), 2) },

@@ -159,7 +159,7 @@ fn the_mtu_is_set_or_refused() {
     let port = netns.within(|| tap::open("tap0", 1, Some(65521))).unwrap();
     drop(port);
     let error = netns.within(|| tap::open("tap0", 1, Some(65522))).err().unwrap();
-    assert_eq!(error.to_string(), "cannot set the tap's MTU");
+    assert_eq!(error.to_string(), "the tap `tap0` cannot have an MTU of 65522: the limit is 65521");
     assert!(!netns.succeeds("ip link show tap0"), "a failed open left the tap behind");
 }
 

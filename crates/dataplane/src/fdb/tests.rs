@@ -166,9 +166,9 @@ fn moves_over_a_longer_time_are_never_held() {
     // With and without ageing in between, beyond where the window's stamp wraps.
     for i in 1..3_000 {
         let (from, to) = if i % 2 == 1 { (A, B) } else { (B, A) };
-        assert_eq!(learn(&state, RED, 1, to, i * 2), Learn::Moved { from }, "move {i}");
+        assert_eq!(learn(&state, RED, 1, to, i * 3), Learn::Moved { from }, "move {i}");
         if i > 1_000 {
-            age(&state, i * 2);
+            age(&state, i * 3);
         }
     }
 }
