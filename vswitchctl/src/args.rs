@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     #[command(flatten)]
     Daemon(DaemonCommand),
-    /// Namespaces as hosts, from the [[host]] tables of a topology file
+    /// Namespaces as hosts, from the `[[host]]` tables of a topology file
     #[command(subcommand)]
     Lab(lab::Command),
 }

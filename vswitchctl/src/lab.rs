@@ -35,7 +35,7 @@ const ATTACH_MAX: Duration = Duration::from_secs(10);
 /// The `lab` commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a network namespace of each [[host]], with a veth into this namespace
+    /// Make a network namespace of each `[[host]]`, with a veth into this namespace
     Up {
         /// A topology file
         file: PathBuf,
