@@ -110,7 +110,8 @@ fn ports_come_and_go_without_a_leak() {
         for _ in 0..10 {
             cycle();
         }
-        wait_until("as many descriptors as before", SOON, || descriptors() == before);
+        // Fewer is no leak: a connection of a command may have been open still when they were counted first.
+        wait_until("as many descriptors as before", SOON, || descriptors() <= before);
         assert!(lab.switch.namespace.link("t").expect("links").is_none(), "the tap is left behind");
     });
 }
