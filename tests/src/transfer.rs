@@ -3,9 +3,10 @@
 
 #![allow(clippy::disallowed_methods)] // deadlines of tests are in real time
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
+use std::time::Instant;
 
 use crate::Host;
 use crate::wait::SOON;
@@ -23,10 +24,8 @@ pub fn tcp(from: &Host, to: &Host, address: &str, len: usize) {
     let sent = payload(len);
     let received = thread::scope(|scope| {
         let receiver = scope.spawn(|| {
-            let (mut stream, _) = listener.accept()?;
-            stream.set_read_timeout(Some(SOON))?;
-            let mut received = Vec::with_capacity(len);
-            stream.read_to_end(&mut received).map(|_| received)
+            let (stream, _) = listener.accept()?;
+            receive(stream, len)
         });
         let connected = from.namespace.enter(|| TcpStream::connect_timeout(&at, SOON)).expect(&what);
         let mut stream = match connected {
@@ -66,6 +65,27 @@ pub fn udp(from: &Host, to: &Host, address: &str, sizes: &[usize]) {
         sender.send(&sent).unwrap_or_else(|error| panic!("{what}: {size} bytes: {error}"));
         let len = receiver.recv(&mut buffer).unwrap_or_else(|error| panic!("{what}: {size} bytes: {error}"));
         assert!(buffer[..len] == sent, "{what}: {size} bytes sent, {len} received, not the same");
+    }
+}
+
+/// Everything up to the sender's end. All of it has to come soon: TCP gets through in the end, segment by segment, where
+/// every large frame is lost.
+fn receive(mut stream: TcpStream, len: usize) -> io::Result<Vec<u8>> {
+    let end = Instant::now() + SOON;
+    let (mut received, mut buffer) = (Vec::with_capacity(len), vec![0; 1 << 16]);
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{} bytes in {SOON:?}", received.len()),
+            ));
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut buffer)? {
+            0 => return Ok(received),
+            count => received.extend_from_slice(&buffer[..count]),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ fn a_killed_daemon_leaves_its_netdevs_to_the_host_and_to_the_next_daemon() {
     scenario(TWO_KINDS, |lab| {
         assert_connected(lab);
         assert!(has_xdp(&lab.switch, "a"));
-        let load = lab.host("a").start("ping", ["-f", "-q", "10.0.0.2"]);
+        let load = lab.host("a").start("ping", ["-q", "-i", "0.001", "10.0.0.2"]);
         for _ in 0..3 {
             lab.switch.stop(Signal::SIGKILL);
             // Not at once: the kernel ends a killed process's links and filters after its parent knows of the end.
@@ -76,7 +76,7 @@ fn the_host_hears_nothing_of_a_port() {
 fn a_restart_under_load_carries_on() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         scenario(TWO_KINDS, |lab| {
-            let load = lab.host("a").start("ping", ["-f", "-q", "10.0.0.2"]);
+            let load = lab.host("a").start("ping", ["-q", "-i", "0.001", "10.0.0.2"]);
             for _ in 0..3 {
                 let status = lab.switch.stop(signal);
                 assert_eq!(status.code(), Some(0), "{signal}: {status}");
@@ -110,7 +110,8 @@ fn ports_come_and_go_without_a_leak() {
         for _ in 0..10 {
             cycle();
         }
-        wait_until("as many descriptors as before", SOON, || descriptors() == before);
+        // Fewer is no leak: a connection of a command may have been open still when they were counted first.
+        wait_until("as many descriptors as before", SOON, || descriptors() <= before);
         assert!(lab.switch.namespace.link("t").expect("links").is_none(), "the tap is left behind");
     });
 }
