@@ -359,6 +359,8 @@ fn a_port_opens_again_at_once() {
 fn nothing_is_left_on_the_device() {
     enter_switch();
     let host = Host::new("p1", "");
+    // The kernel tells of the carrier in its own time.
+    wait_until("the link to be up", || run("ip link show p1").contains("state UP"));
     let tso = || host.inside(|| run("ethtool -k eth"));
     let before = (run("ip -details link show p1"), tso());
     let port = Port::open("p1", pool());
