@@ -1,8 +1,11 @@
 //! A worker's receive queues: which are polled now, and which rest in epoll until they have a frame.
 //!
 //! A queue is polled while it has traffic. After an empty spell it is parked: armed, and watched by
-//! epoll, one-shot and level-triggered, so that a frame that came before the arming is seen as well. So many
-//! quiet ports cost nothing, and when every queue is parked the worker sleeps.
+//! epoll, level-triggered, so that a frame that came before the arming is seen as well. So many quiet ports cost
+//! nothing, and when every queue is parked the worker sleeps.
+//!
+//! Epoll knows parked queues only: the kernel would go and tell it of every single frame that a polled one
+//! receives, in the time of whoever sends it (a tenth of that time, of a small frame on a veth).
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -49,10 +52,6 @@ impl RxSet {
     pub(super) fn insert(&mut self, port: PortId, attachment: u64, queue: Box<dyn RxQueue>, now: Instant) {
         let token = self.next_token;
         self.next_token += 1;
-        if let Some(fd) = queue.fd() {
-            // Registered silent; parking asks for its event. A queue that cannot be watched is polled always.
-            let _ = self.epoll.add(fd, EpollEvent::new(EpollFlags::empty(), token));
-        }
         self.slots.push(Slot { port, attachment, queue, busy_at: now, missed: 0, token, parked: false });
         self.rebuild_active();
     }
@@ -63,10 +62,8 @@ impl RxSet {
             std::mem::take(&mut self.slots).into_iter().partition(|s| s.port == port);
         self.slots = kept;
         self.rebuild_active();
-        let forget = |slot: Slot| {
-            if let Some(fd) = slot.queue.fd() {
-                let _ = self.epoll.delete(fd);
-            }
+        let forget = |mut slot: Slot| {
+            slot.wake(&self.epoll);
             slot.queue
         };
         gone.into_iter().map(forget).collect()
@@ -96,9 +93,8 @@ impl RxSet {
     pub(super) fn park(&mut self, quiet: impl Fn(&Slot) -> bool) {
         let mut any = false;
         for slot in self.slots.iter_mut().filter(|s| !s.parked) {
-            if quiet(slot) && slot.watch(&self.epoll) {
-                slot.parked = true;
-                any = true;
+            if quiet(slot) {
+                any |= slot.park(&self.epoll);
             }
         }
         if any {
@@ -109,7 +105,7 @@ impl RxSet {
     /// Polls every queue again, for one empty spell at least.
     pub(super) fn unpark(&mut self, now: Instant) {
         for slot in self.slots.iter_mut().filter(|s| s.parked) {
-            slot.parked = false;
+            slot.wake(&self.epoll);
             slot.busy_at = now;
         }
         self.rebuild_active();
@@ -131,7 +127,7 @@ impl RxSet {
             commands |= token == COMMANDS;
             // Tokens ascend with the slots, so that a search is enough.
             if let Ok(i) = self.slots.binary_search_by_key(&token, |s| s.token) {
-                self.slots[i].parked = false;
+                self.slots[i].wake(&self.epoll);
                 self.slots[i].busy_at = now;
             }
         }
@@ -147,11 +143,19 @@ impl Slot {
         self.missed.saturating_sub(before)
     }
 
-    /// Arms the queue and asks epoll for one event; false when it cannot be watched.
-    fn watch(&mut self, epoll: &Epoll) -> bool {
+    /// Arms the queue and has epoll watch it; false when it cannot be watched, and so is polled always.
+    fn park(&mut self, epoll: &Epoll) -> bool {
         self.queue.arm();
         let Some(fd) = self.queue.fd() else { return false };
-        let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-        epoll.modify(fd, &mut EpollEvent::new(once, self.token)).is_ok()
+        self.parked = epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, self.token)).is_ok();
+        self.parked
+    }
+
+    /// Ends that.
+    fn wake(&mut self, epoll: &Epoll) {
+        if let Some(fd) = self.queue.fd().filter(|_| self.parked) {
+            let _ = epoll.delete(fd); // it is known to epoll, since it is parked
+        }
+        self.parked = false;
     }
 }
