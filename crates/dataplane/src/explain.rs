@@ -82,7 +82,8 @@ impl Words {
 }
 
 impl Effects for Words {
-    fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn {
+    fn learn(&mut self, cx: &Context<'_>, network: NetId, slot: &Slot) -> Learn {
+        let source = slot.source;
         let learn = match cx.snapshot.fdb().get(network, source, cx.now) {
             None => Learn::Added,
             Some(entry) if entry.is_static => Learn::Static,

@@ -136,7 +136,7 @@ impl Fdb {
         self.table.get(key(network, mac)).map(|word| Record::unpack(word).port)
     }
 
-    /// Hashes an address and asks for its line, for [`Self::lookup_probed`] soon after.
+    /// Hashes an address and asks for its line, for [`Self::lookup_probed`] or [`Self::learn_probed`] soon after.
     #[inline]
     pub(crate) fn probe(&self, network: NetId, mac: Mac) -> Probe {
         self.table.probe(key(network, mac))
@@ -151,8 +151,21 @@ impl Fdb {
     /// Learns that a frame of `network` with source `mac` came in by `port`. Limits come from the snapshot.
     #[inline]
     pub fn learn(&self, snapshot: &Snapshot, network: NetId, mac: Mac, port: PortId, now: Instant) -> Learn {
+        self.learn_probed(snapshot, self.probe(network, mac), (network, mac), port, now)
+    }
+
+    /// [`Self::learn`] of an address that was probed in this FDB.
+    #[inline]
+    pub(crate) fn learn_probed(
+        &self,
+        snapshot: &Snapshot,
+        probe: Probe,
+        (network, mac): (NetId, Mac),
+        port: PortId,
+        now: Instant,
+    ) -> Learn {
         let now = Seconds::from(now);
-        if let Some(record) = self.table.get(key(network, mac)).map(Record::unpack) {
+        if let Some(record) = self.table.get_probed(probe).map(Record::unpack) {
             if record.is_static {
                 return Learn::Static;
             }

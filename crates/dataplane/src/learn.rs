@@ -19,7 +19,7 @@ pub(crate) fn run<F>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut
         let source = slot.source;
         let key = Some((network, source.to_u64()));
         if key != last {
-            learnt = effects.learn(cx, network, source);
+            learnt = effects.learn(cx, network, slot);
             last = key;
         }
         effects.say("learn", || match learnt {

@@ -10,7 +10,7 @@
 
 use alloc::string::String;
 
-use vswitch_wire::{FrameBuf, Instant, Mac};
+use vswitch_wire::{FrameBuf, Instant};
 
 use crate::counters::account;
 use crate::fdb::Learn;
@@ -55,8 +55,8 @@ pub struct Batch<'a, F> {
 
 /// What the steps do to the world beside their verdicts.
 pub(crate) trait Effects {
-    /// Learns that `source` is behind the port that the batch came in by.
-    fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn;
+    /// Learns that the frame's source is behind the port that the batch came in by.
+    fn learn(&mut self, cx: &Context<'_>, network: NetId, slot: &Slot) -> Learn;
     /// Where the destination is, sources of this batch included.
     fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId>;
     /// Whether the ingress port's limit lets one more frame of this class be flooded, which stands for `frames` on the wire.
@@ -126,8 +126,10 @@ struct Live<'a> {
 
 impl Effects for Live<'_> {
     #[inline]
-    fn learn(&mut self, cx: &Context<'_>, network: NetId, source: Mac) -> Learn {
-        let learnt = cx.snapshot.fdb().learn(cx.snapshot, network, source, cx.ingress, cx.now);
+    fn learn(&mut self, cx: &Context<'_>, network: NetId, slot: &Slot) -> Learn {
+        let address = (network, slot.source);
+        let fdb = cx.snapshot.fdb();
+        let learnt = fdb.learn_probed(cx.snapshot, slot.source_probe, address, cx.ingress, cx.now);
         if learnt == Learn::Refused {
             self.counters.learn_refused.add(1);
         }

@@ -74,16 +74,18 @@ struct Slot {
     value: AtomicU64,
 }
 
-/// A key and its two buckets.
+/// A key, hashed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
     key: u64,
+    /// The first of its two buckets.
     first: u32,
-    second: u32,
+    /// What the second is made of, where it comes to that.
+    rest: u32,
 }
 
 impl Probe {
-    pub(crate) const NONE: Self = Self { key: 0, first: 0, second: 0 };
+    pub(crate) const NONE: Self = Self { key: 0, first: 0, rest: 0 };
 }
 
 /// Both buckets of a key, locked.
@@ -121,27 +123,26 @@ impl Table {
     /// The value of `key`.
     #[inline]
     pub(crate) fn get(&self, key: u64) -> Option<NonZeroU64> {
-        let (first, second) = self.candidates(key);
-        self.find(key, first, second)
+        self.find(self.hash(key))
     }
 
     /// Hashes `key`, and asks for the line that it is most likely in.
     #[inline]
     pub(crate) fn probe(&self, key: u64) -> Probe {
-        let (first, second) = self.candidates(key);
-        prefetch(&self.buckets[first]);
-        Probe { key, first: first as u32, second: second as u32 }
+        let probe = self.hash(key);
+        prefetch(&self.buckets[probe.first as usize]);
+        probe
     }
 
     /// The value of a key that was hashed by [`Self::probe`] of this table.
     #[inline]
     pub(crate) fn get_probed(&self, probe: Probe) -> Option<NonZeroU64> {
-        self.find(probe.key, probe.first as usize, probe.second as usize)
+        self.find(probe)
     }
 
     #[inline]
-    fn find(&self, key: u64, first: usize, second: usize) -> Option<NonZeroU64> {
-        let (first, second) = (&self.buckets[first], &self.buckets[second]);
+    fn find(&self, probe: Probe) -> Option<NonZeroU64> {
+        let (key, first) = (probe.key, &self.buckets[probe.first as usize]);
         loop {
             let version = first.version.load(Acquire);
             if let Some(value) = first.find(key) {
@@ -150,6 +151,7 @@ impl Table {
                 }
                 continue;
             }
+            let second = &self.buckets[self.second(probe)];
             let second_version = second.version.load(Acquire);
             let found = second.find(key);
             if found.is_some() && second.version.load(Relaxed) != second_version {
@@ -223,13 +225,26 @@ impl Table {
     /// The two buckets of `key`, never the same.
     #[inline]
     fn candidates(&self, key: u64) -> (usize, usize) {
+        let probe = self.hash(key);
+        (probe.first as usize, self.second(probe))
+    }
+
+    /// The first bucket of `key`, and what the second is made of.
+    #[inline]
+    fn hash(&self, key: u64) -> Probe {
         let hash = hash(key, self.seed);
-        let len = self.buckets.len() as u64;
         // Multiply and shift maps 32 bits of hash to 0..n evenly, for any n (Lemire 2019).
-        let first = ((hash >> 32) * len) >> 32;
-        let distance = 1 + (((hash & 0xffff_ffff) * (len - 1)) >> 32);
-        let second = first + distance;
-        (first as usize, (if second < len { second } else { second - len }) as usize)
+        let first = ((hash >> 32) * self.buckets.len() as u64) >> 32;
+        Probe { key, first: first as u32, rest: hash as u32 }
+    }
+
+    /// The second bucket.
+    #[inline]
+    fn second(&self, probe: Probe) -> usize {
+        let len = self.buckets.len() as u64;
+        let distance = 1 + ((u64::from(probe.rest) * (len - 1)) >> 32);
+        let second = u64::from(probe.first) + distance;
+        (if second < len { second } else { second - len }) as usize
     }
 
     /// Locks two buckets, the lower index first, as every writer does.

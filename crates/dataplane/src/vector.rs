@@ -31,6 +31,8 @@ pub(crate) struct Slot {
     pub(crate) source: Mac,
     /// Where the FDB has the destination, from the `locate` step on.
     pub(crate) probe: Probe,
+    /// Where it has the source.
+    pub(crate) source_probe: Probe,
 }
 
 /// A batch: its frames, and a slot for each of them.
@@ -62,6 +64,7 @@ impl Slot {
         destination: Mac::ZERO,
         source: Mac::ZERO,
         probe: Probe::NONE,
+        source_probe: Probe::NONE,
     };
 
     #[inline]
