@@ -200,6 +200,17 @@ impl Fdb {
         outcome
     }
 
+    /// What [`Self::learn`] would say, limits aside; it changes nothing.
+    pub(crate) fn foresee(&self, network: NetId, mac: Mac, port: PortId, now: Instant) -> Learn {
+        match self.table.get(key(network, mac)).map(Record::unpack) {
+            None => Learn::Added,
+            Some(record) if record.is_static => Learn::Static,
+            Some(record) if record.port == port => Learn::Known,
+            Some(record) if record.moved(port, now.into()).is_err() => Learn::Held,
+            Some(record) => Learn::Moved { from: record.port },
+        }
+    }
+
     /// A new address: counted and added, or refused.
     fn admit(&self, snapshot: &Snapshot, place: Place, port: &Port, now: Seconds) -> (Learn, Option<Record>) {
         let Some(network) = snapshot.network(place.network) else { return (Learn::Refused, None) };

@@ -326,7 +326,7 @@ fn every_case_has_its_verdict_and_its_bytes() {
     }
 }
 
-/// What only a worker can come across.
+/// What only a worker can come across; its own tests have them.
 const OF_THE_WORKER: [Reason; 4] =
     [Reason::BadSegmentation, Reason::PoolEmpty, Reason::TxFull, Reason::TxError];
 /// What only a snapshot that is newer than the verdict brings about; see tests/egress.rs.

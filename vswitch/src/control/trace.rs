@@ -44,12 +44,11 @@ impl Control {
         };
         match verdict {
             Verdict::Unicast { network, port } => {
-                result.outcome = Outcome::Unicast;
-                self.leave(&mut result, network, ingress, [port], &frame);
+                self.leave(&mut result, Outcome::Unicast, (network, ingress), [port], &frame);
             }
             Verdict::Flood { network } => {
-                result.outcome = Outcome::Flood;
-                self.leave(&mut result, network, ingress, self.snapshot.flood(network, ingress), &frame);
+                let ports = self.snapshot.flood(network, ingress);
+                self.leave(&mut result, Outcome::Flood, (network, ingress), ports, &frame);
             }
             Verdict::Drop(reason) => result.reason = Some(reason.name().to_owned()),
             Verdict::Pending => {}
@@ -58,23 +57,30 @@ impl Control {
         Ok(result)
     }
 
-    /// The network, and the ports of those given that the frame really leaves by.
+    /// The network, and the ports of those given that the frame really leaves by. Where it leaves by none it is
+    /// dropped, for the reason that the first of them has.
     fn leave(
         &self,
         result: &mut TraceResult,
-        network: NetId,
-        ingress: PortId,
+        outcome: Outcome,
+        (network, ingress): (NetId, PortId),
         ports: impl IntoIterator<Item = PortId>,
         frame: &Frame,
     ) {
         result.network = self.net_ids.name(network.0).map(str::to_owned);
         let mut pool = self.opener.pool.cache();
+        let mut refusal = None;
         for port in ports {
             let Some(mut copy) = pool.copy(frame) else { continue };
-            if egress::prepare(&self.snapshot, network, ingress, port, &mut copy).is_ok() {
-                result.ports.extend(self.port_ids.name(port.0).map(str::to_owned));
+            match egress::prepare(&self.snapshot, network, ingress, port, &mut copy) {
+                Ok(_) => result.ports.extend(self.port_ids.name(port.0).map(str::to_owned)),
+                Err(reason) => refusal = refusal.or(Some(reason)),
             }
             pool.release(copy);
+        }
+        match refusal.filter(|_| result.ports.is_empty()) {
+            Some(reason) => result.reason = Some(reason.name().to_owned()),
+            None => result.outcome = outcome,
         }
     }
 

@@ -89,11 +89,7 @@ impl Dispatch {
         let mut ports = snapshot.flood(network, ingress);
         let Some(mut port) = ports.next() else { return self.pool.release(frame) };
         for next in ports {
-            // A batch of floods may hold more frames than there are: what waits is sent, then there are some.
-            let copy = self.pool.copy(&frame).or_else(|| {
-                self.flush_all(snapshot);
-                self.pool.copy(&frame)
-            });
+            let copy = self.obtain(snapshot, |pool| pool.copy(&frame));
             self.count(snapshot, port, |c| c.replicated.add(1));
             match copy {
                 Some(copy) => self.emit(snapshot, Hop { network, ingress, port }, copy),
@@ -122,7 +118,7 @@ impl Dispatch {
         self.count(snapshot, port, |c| c.replicated.add(count.saturating_sub(1)));
         let longest = segments.longest();
         for made in 0..count {
-            let Some(mut frame) = self.pool.acquire_for(longest) else {
+            let Some(mut frame) = self.obtain(snapshot, |pool| pool.acquire_for(longest)) else {
                 self.count(snapshot, port, |c| c.drop(Reason::PoolEmpty, count - made));
                 break;
             };
@@ -137,6 +133,18 @@ impl Dispatch {
             self.queue(snapshot, port, frame);
         }
         self.pool.release(whole);
+    }
+
+    /// A frame of the pool. What a batch becomes may be more than there are: what waits is sent, then there are some.
+    fn obtain(
+        &mut self,
+        snapshot: &Snapshot,
+        take: impl Fn(&mut PoolCache) -> Option<Frame>,
+    ) -> Option<Frame> {
+        take(&mut self.pool).or_else(|| {
+            self.flush_all(snapshot);
+            take(&mut self.pool)
+        })
     }
 
     fn queue(&mut self, snapshot: &Snapshot, port: PortId, frame: Frame) {

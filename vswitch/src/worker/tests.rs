@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::{Attachment, Fdb, NetId, Network, Port, PortCounters, Reason, Storm};
+use vswitch_io::fault::{self, Faults};
 use vswitch_io::{Frame, FrameClass, FrameVec, Opened, PoolCache, PoolConfig, loopback};
 use vswitch_wire::testing::frame;
 use vswitch_wire::{Caps, FrameBuf, Mac};
@@ -28,7 +29,18 @@ struct Rig {
 
 impl Rig {
     fn new(workers: usize, polling: Polling, caps: &[Caps]) -> Self {
-        let pool = Pool::new(PoolConfig { wire: WIRE, large: LARGE }).unwrap();
+        Self::with(workers, polling, caps, PoolConfig { wire: WIRE, large: LARGE }, |port| port)
+    }
+
+    /// `wrap` changes what the workers see of each port.
+    fn with(
+        workers: usize,
+        polling: Polling,
+        caps: &[Caps],
+        pool: PoolConfig,
+        wrap: impl Fn(Opened) -> Opened,
+    ) -> Self {
+        let pool = Pool::new(pool).unwrap();
         let (events, _) = tokio::sync::mpsc::channel(8);
         let setup = Setup { cpus: vec![None; workers], polling, pool, clock: Clock::start(), events };
         let counters: Vec<Arc<[PortCounters]>> =
@@ -41,6 +53,7 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let ends = caps.iter().enumerate().map(|(n, &caps)| {
             let (near, far) = loopback::pair(workers.count(), caps).unwrap();
+            let near = wrap(near);
             runtime.block_on(workers.attach(PortId(n as u16), n as u64, near.rx, near.tx));
             far
         });
@@ -89,10 +102,24 @@ impl Rig {
             sum(&|c| c.tx_packets.get() + c.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>());
         assert_eq!(came, went);
         drop((workers, ends, cache));
-        assert_eq!(
-            (pool.free(FrameClass::Wire), pool.free(FrameClass::Large)),
-            (WIRE as usize, LARGE as usize)
-        );
+        for class in [FrameClass::Wire, FrameClass::Large] {
+            assert_eq!(pool.free(class), pool.total(class), "{class:?} frames are missing");
+        }
+    }
+
+    /// Waits until every frame that was to leave by port `n` has been sent or dropped, which are `count`.
+    fn wait_served(&self, n: usize, count: u64) {
+        let clock = Clock::start();
+        let served = || {
+            let of = |c: &PortCounters| {
+                c.tx_packets.get() + c.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>()
+            };
+            self.counters[n].iter().map(of).sum::<u64>()
+        };
+        while served() < count {
+            assert!(clock.now().as_nanos() < SOON.as_nanos() as u64, "{} of {count} are served", served());
+            std::thread::yield_now();
+        }
     }
 
     fn dropped(&self, n: usize, reason: Reason) -> u64 {
@@ -157,16 +184,55 @@ fn a_port_without_gso_gets_segments_and_one_with_it_the_whole() {
 fn what_a_full_port_cannot_take_is_counted_there() {
     let mut rig = Rig::new(1, Polling::Adaptive, &[Caps::ALL; 2]);
     // The cable holds 1024 frames in a direction; nobody reads at the far end.
-    let counters = Arc::clone(&rig.counters[1]);
-    let sent = || counters[0].tx_packets.get() + counters[0].drops[Reason::TxFull.index()].get();
-    let clock = Clock::start();
     for n in 0..1500 {
         rig.send(0, 0, &frame(Mac::BROADCAST, A).payload(b"x").build());
-        while sent() <= n {
-            assert!(clock.now().as_nanos() < SOON.as_nanos() as u64, "frame {n} is neither sent nor dropped");
-            std::thread::yield_now();
-        }
+        rig.wait_served(1, n + 1);
     }
-    assert_eq!((counters[0].tx_packets.get(), rig.dropped(1, Reason::TxFull)), (1024, 476));
+    assert_eq!((rig.counters[1][0].tx_packets.get(), rig.dropped(1, Reason::TxFull)), (1024, 476));
+    rig.end();
+}
+
+#[test]
+fn what_a_device_refuses_is_counted_there() {
+    let refuse = |port| fault::inject(port, Faults { refuse: u16::MAX, ..Faults::default() }, 1);
+    let pool = PoolConfig { wire: WIRE, large: LARGE };
+    let mut rig = Rig::with(1, Polling::Adaptive, &[Caps::ALL; 2], pool, refuse);
+    for n in 0..100 {
+        rig.send(0, 0, &frame(Mac::BROADCAST, A).payload(b"x").build());
+        rig.wait_served(1, n + 1);
+    }
+    assert!(rig.dropped(1, Reason::TxError) > 90, "{}", rig.dropped(1, Reason::TxError));
+    rig.end();
+}
+
+#[test]
+fn copies_for_which_the_pool_has_no_frame_are_counted() {
+    let pool = PoolConfig { wire: 4 * 128 + 1, large: 0 };
+    let mut rig = Rig::with(1, Polling::Adaptive, &[Caps::ALL; 4], pool, |port| port);
+    // Nobody reads: each broadcast leaves three frames in the cables, two of them the worker's copies. Both sides
+    // take frames in bulk, 128 at a time; so when the worker's are at an end, the last of all is left for the first
+    // copy, and none for the second.
+    let mut sent = 0;
+    while rig.dropped(2, Reason::PoolEmpty) == 0 {
+        assert!(sent < 512 / 3, "the pool has no end");
+        rig.send(0, 0, &frame(Mac::BROADCAST, A).payload(b"x").build());
+        sent += 1;
+        (1..4).for_each(|n| rig.wait_served(n, sent));
+    }
+    assert_eq!(rig.counters[3][0].tx_packets.get(), sent, "the last port gets the frame itself");
+    rig.end();
+}
+
+#[test]
+fn what_cannot_be_cut_is_counted_where_it_was_to_leave() {
+    let mut rig = Rig::new(1, Polling::Adaptive, &[Caps::ALL, Caps::NONE]);
+    let shreds = frame(Mac::BROADCAST, A)
+        .ip([10, 0, 0, 1], [10, 0, 0, 2])
+        .tcp(1000, 2000, 0x10)
+        .payload(&[7; 5000])
+        .gso(2);
+    rig.send(0, 0, &shreds);
+    rig.wait_served(1, 1);
+    assert_eq!(rig.dropped(1, Reason::BadSegmentation), 1);
     rig.end();
 }

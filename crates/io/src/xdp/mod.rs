@@ -155,16 +155,19 @@ fn open_in(
     Ok(Opened { rx, tx, facts, guard: Box::new(guard) })
 }
 
-/// Entries of a ring that the pool can fill for every queue and keep half of what it has for others: as many as
-/// asked for, or less. A queue without frames to receive into would be deaf.
+/// Entries of a ring that the pool can fill for every queue: as many as asked for, or less. A queue without frames
+/// to receive into would be deaf. All AF_XDP ports together get half of the pool, and each at most half of what is
+/// left of that, so that it serves many; the other half is for copies and other kinds of ports.
 fn affordable_ring(netdev: &str, queues: u32, wanted: u32, pool: &Pool) -> Result<u32, OpenError> {
-    let room = pool.free(FrameClass::Wire) / 2;
+    let kept = pool.total(FrameClass::Wire) / 2;
+    let room = pool.free(FrameClass::Wire).saturating_sub(kept) / 2;
     let mut ring = wanted;
     while ring as usize * queues as usize > room {
         ring /= 2;
         if ring < RING_MIN {
             return Err(OpenError::Refused(format!(
-                "`{netdev}` has {queues} receive queues, and the frame pool has no room for so many:                  lower them (`ethtool -L {netdev} combined N`), or use the kind `packet`"
+                "the frame pool has no room for the {queues} receive queue(s) of `{netdev}`: use the kind \
+                 `packet`, or lower the queues of AF_XDP ports (`ethtool -L DEV combined N`)"
             )));
         }
     }
