@@ -173,9 +173,7 @@ mod tests {
         let path = folder.join("socket");
         let socket = Socket::bind(&path).unwrap();
         let router = Router::new().route("/", get(async || "here"));
-        tokio::spawn(
-            axum::serve(socket, router.into_make_service_with_connect_info::<Peer>()).into_future(),
-        );
+        tokio::spawn(axum::serve(socket, router.into_make_service_with_connect_info::<Peer>()).into_future());
         path
     }
 

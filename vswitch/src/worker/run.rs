@@ -96,7 +96,7 @@ impl Worker {
     }
 
     /// One batch of every active queue.
-    fn serve(&mut self, now: Instant) {
+    pub(super) fn serve(&mut self, now: Instant) {
         for n in 0..self.rx.active() {
             let Some(slot) = self.rx.nth_active(n) else { break };
             match slot.queue.rx(self.dispatch.pool(), &mut self.batch) {
@@ -150,7 +150,7 @@ impl Worker {
     }
 
     /// Carries out the commands that wait; false when told to stop.
-    fn obey(&mut self) -> bool {
+    pub(super) fn obey(&mut self) -> bool {
         let _ = self.line.wake.read(); // clears it; nothing to clear is no harm
         while let Ok(command) = self.line.inbox.try_recv() {
             // From here on this worker uses a snapshot at least as new as the command.

@@ -41,14 +41,8 @@ impl Rig {
         wrap: impl Fn(Opened) -> Opened,
     ) -> Self {
         let pool = Pool::new(pool).unwrap();
-        let (events, _) = tokio::sync::mpsc::channel(8);
-        let setup = Setup { cpus: vec![None; workers], polling, pool, clock: Clock::start(), events };
-        let counters: Vec<Arc<[PortCounters]>> =
-            caps.iter().map(|_| (0..workers).map(|_| PortCounters::default()).collect()).collect();
-        let ports = caps.iter().zip(&counters).map(|(&caps, counters)| Some(port(caps, counters))).collect();
-        let of_network: Arc<[NetworkCounters]> = (0..workers).map(|_| NetworkCounters::default()).collect();
-        let networks = vec![Some(Network::new(1000, Duration::from_secs(300), of_network))];
-        let snapshot = Snapshot::new(ports, networks, Arc::new(Fdb::new(1024)));
+        let setup = setup(workers, polling, pool);
+        let (snapshot, counters) = one_network(workers, caps);
         let workers = Workers::start(&setup, Arc::new(snapshot)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let ends = caps.iter().enumerate().map(|(n, &caps)| {
@@ -63,12 +57,8 @@ impl Rig {
 
     /// Sends a frame into port `n`, by the cable's lane `lane`.
     fn send(&mut self, n: usize, lane: usize, bytes: &impl FrameBuf) {
-        let mut copy = self.cache.acquire_for(bytes.bytes().len()).unwrap();
-        copy.set_len(bytes.bytes().len());
-        copy.bytes_mut().copy_from_slice(bytes.bytes());
-        *copy.meta_mut() = *bytes.meta();
         let mut frames = FrameVec::new(1);
-        frames.push(copy).unwrap();
+        frames.push(copy_of(bytes, &mut self.cache)).unwrap();
         assert_eq!(self.ends[n].tx[lane].tx(&mut self.cache, &mut frames).sent, 1);
     }
 
@@ -125,6 +115,30 @@ impl Rig {
     fn dropped(&self, n: usize, reason: Reason) -> u64 {
         self.counters[n].iter().map(|c| c.drops[reason.index()].get()).sum()
     }
+}
+
+/// A frame of the pool with these bytes and metadata.
+fn copy_of(frame: &impl FrameBuf, cache: &mut PoolCache) -> Frame {
+    let mut copy = cache.acquire_for(frame.bytes().len()).unwrap();
+    copy.set_len(frame.bytes().len());
+    copy.bytes_mut().copy_from_slice(frame.bytes());
+    *copy.meta_mut() = *frame.meta();
+    copy
+}
+
+fn setup(workers: usize, polling: Polling, pool: &'static Pool) -> Setup {
+    let (events, _) = tokio::sync::mpsc::channel(8);
+    Setup { cpus: vec![None; workers], polling, pool, clock: Clock::start(), events }
+}
+
+/// Ports of one network, and their counters.
+fn one_network(workers: usize, caps: &[Caps]) -> (Snapshot, Vec<Arc<[PortCounters]>>) {
+    let counters: Vec<Arc<[PortCounters]>> =
+        caps.iter().map(|_| (0..workers).map(|_| PortCounters::default()).collect()).collect();
+    let ports = caps.iter().zip(&counters).map(|(&caps, counters)| Some(port(caps, counters))).collect();
+    let of_network: Arc<[NetworkCounters]> = (0..workers).map(|_| NetworkCounters::default()).collect();
+    let networks = vec![Some(Network::new(1000, Duration::from_secs(300), of_network))];
+    (Snapshot::new(ports, networks, Arc::new(Fdb::new(1024))), counters)
 }
 
 fn port(caps: Caps, counters: &Arc<[PortCounters]>) -> Port {
@@ -235,4 +249,56 @@ fn what_cannot_be_cut_is_counted_where_it_was_to_leave() {
     rig.wait_served(1, 1);
     assert_eq!(rig.dropped(1, Reason::BadSegmentation), 1);
     rig.end();
+}
+
+/// The pipeline's own test of this is `allocations.rs` in its crate.
+#[test]
+fn a_worker_in_steady_state_allocates_nothing() {
+    let pool = Pool::new(PoolConfig { wire: WIRE, large: LARGE }).unwrap();
+    let setup = setup(1, Polling::Busy, pool);
+    let caps = [Caps::ALL, Caps::ALL, Caps::NONE];
+    let (snapshot, counters) = one_network(1, &caps);
+    let (commands, inbox) = mpsc::channel();
+    let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap();
+    let line = Line { inbox, wake: Arc::new(wake), pulse: Arc::default() };
+    let mut worker = Worker::new(0, None, &setup, Arc::new(ArcSwap::new(Arc::new(snapshot))), line).unwrap();
+    let mut ends = Vec::new();
+    for (n, &caps) in caps.iter().enumerate() {
+        let (near, far) = loopback::pair(1, caps).unwrap();
+        let queues = Queues { rx: near.rx, tx: near.tx.into_iter().next().unwrap() };
+        let (done, _taken) = oneshot::channel();
+        commands.send(Command::Attach { port: PortId(n as u16), attachment: 0, queues, done }).unwrap();
+        ends.push(far);
+    }
+    assert!(worker.obey());
+
+    let gso = frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2, 0x10).payload(&[7; 5000]).gso(1000);
+    let kinds = [
+        frame(B, A).payload(b"known").build(),
+        frame(Mac::BROADCAST, A).payload(b"all").build(),
+        frame(Mac([1, 0x80, 0xc2, 0, 0, 0]), A).payload(b"reserved").build(),
+        gso,
+    ];
+    let mut cache = pool.cache();
+    let (mut out, mut back) = (FrameVec::new(64), FrameVec::new(256));
+    let mut allocations = Vec::new();
+    for _ in 0..3 {
+        for kind in kinds.iter().cycle().take(32) {
+            out.push(copy_of(kind, &mut cache)).unwrap();
+        }
+        assert_eq!(ends[0].tx[0].tx(&mut cache, &mut out).sent, 32);
+        // B is behind the port without GSO.
+        out.push(copy_of(&frame(A, B).payload(b"here").build(), &mut cache)).unwrap();
+        assert_eq!(ends[2].tx[0].tx(&mut cache, &mut out).sent, 1);
+        let now = setup.clock.now();
+        allocations.push(allocation_counter::measure(|| worker.serve(now)).count_total);
+        for end in &mut ends {
+            while end.rx[0].rx(&mut cache, &mut back).unwrap() > 0 {
+                back.drain().for_each(|frame| cache.release(frame));
+            }
+        }
+    }
+    assert_eq!(counters[2][0].replicated.get(), 3 * 8 * 4, "each GSO frame is cut into five");
+    // The first batch makes room for what is kept of each port.
+    assert_eq!(allocations[1..], [0, 0]);
 }
