@@ -94,7 +94,8 @@ pub struct TxReport {
     pub stalls: u32,
 }
 
-/// One way out of a port, owned by one worker. Queues of the same port may share a socket behind a short lock.
+/// One way out of a port, owned by one worker. Queues of the same port may share a socket, behind a lock that one holds
+/// for a batch.
 pub trait TxQueue: Send {
     /// Takes every frame, sent or not; what is not sent goes back to the pool. Order is kept.
     fn tx(&mut self, pool: &mut PoolCache, frames: &mut FrameVec) -> TxReport;
