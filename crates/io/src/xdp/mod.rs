@@ -35,7 +35,7 @@ mod xskmap;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vswitch_wire::Caps;
 
@@ -124,6 +124,9 @@ fn open_in(
     pool: &'static Pool,
     options: Options,
 ) -> Result<Opened, OpenError> {
+    // One at a time: each looks at what the others left of the pool.
+    static OPENING: Mutex<()> = Mutex::new(());
+    let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
     let device = Device::find(netdev).map_err(lost(netdev, "look the device up"))?;
     let options = Options { ring: affordable_ring(netdev, device.queues.rx, options.ring, pool)? };
     let port = Port { netdev, device: &device, pool, options };
