@@ -31,7 +31,10 @@ fn programs_of_links() -> BTreeSet<String> {
     // Another test may close one meanwhile.
     let infos: Vec<String> = infos.filter_map(|info| fs::read_to_string(info.unwrap().path()).ok()).collect();
     let links = infos.iter().filter(|info| info.contains("link_type:\ttcx"));
-    links.flat_map(|info| info.lines().filter(|line| line.starts_with("prog_id:"))).map(str::to_owned).collect()
+    links
+        .flat_map(|info| info.lines().filter(|line| line.starts_with("prog_id:")))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]

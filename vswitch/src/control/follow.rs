@@ -181,7 +181,9 @@ impl Control {
         let mut devices = Vec::new();
         let mut detached = Vec::new();
         for name in names {
-            let (Some(id), Some(record)) = (self.port_ids.get(name), self.ports.get_mut(name)) else { continue };
+            let (Some(id), Some(record)) = (self.port_ids.get(name), self.ports.get_mut(name)) else {
+                continue;
+            };
             if matches!(record.state, PortState::Waiting(_)) {
                 continue;
             }
