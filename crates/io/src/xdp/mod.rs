@@ -31,7 +31,6 @@ mod rx;
 mod socket;
 mod tx;
 mod umem;
-mod xskmap;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -143,10 +142,10 @@ fn open_in(
             );
         }
     };
-    let map = xskmap::create(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
+    let map = bpf::socket_map(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
     let bound = port.bind_queues()?;
     for (queue, (socket, _)) in (0..).zip(&bound.sockets) {
-        xskmap::set(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
+        bpf::set_socket(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
     }
     let (link, mode, refusal) = port.attach(modes, &map)?;
 
