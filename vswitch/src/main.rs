@@ -4,6 +4,7 @@ mod clock;
 mod control;
 mod http;
 mod netlink;
+mod parallel;
 mod worker;
 
 use std::io::IsTerminal;

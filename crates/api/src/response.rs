@@ -169,6 +169,8 @@ pub struct PortCounters {
     pub tx_packets: u64,
     /// Their bytes.
     pub tx_bytes: u64,
+    /// Times that the netdev or the guest took no more frames: it is slower than what comes for it.
+    pub tx_stalls: u64,
     /// Frames that came in and were flooded.
     pub flooded: u64,
     /// Source MACs that were not learnt since a limit was reached.

@@ -12,7 +12,7 @@ use vswitch_dataplane::{NetId, PortId};
 use vswitch_io::{Opened, tap};
 use vswitch_wire::Instant;
 
-use super::device::NotOpened;
+use super::device::{self, Closing, NotOpened};
 use super::edit::{self, refuse};
 use super::{Control, PortRecord, PortState, compile, safety};
 
@@ -74,9 +74,7 @@ impl Control {
         }
         self.check_kept_devices(&next)?;
         let in_the_way = self.in_the_way(&fresh);
-        for name in &in_the_way {
-            self.detach(name, "its device is given to another port".to_owned()).await;
-        }
+        self.detach(&in_the_way, "its device is given to another port").await;
         match self.prepare(&fresh, &guarded) {
             Ok(prepared) => {
                 self.commit(next.clone(), prepared, &guarded.forced).await;
@@ -129,9 +127,7 @@ impl Control {
 
     /// A port of that name is attached, and the change does not concern its device.
     fn keeps_device(&self, next: &Port) -> bool {
-        let is_attached =
-            matches!(self.ports.get(&next.name).map(|r| &r.state), Some(PortState::Attached(_)));
-        is_attached && self.wants_same_device(next)
+        self.is_attached(&next.name) && self.wants_same_device(next)
     }
 
     /// The running configuration has a port of that name, and for the same device.
@@ -167,7 +163,7 @@ impl Control {
             let Some(PortState::Attached(device)) = self.ports.get(&port.name).map(|r| &r.state) else {
                 continue;
             };
-            super::device::check(port, &device.facts)
+            device::check(port, &device.facts)
                 .map_err(|why| refuse(ErrorCode::Failed, format!("port {:?}: {why}", port.name), ""))?;
         }
         Ok(())
@@ -184,39 +180,39 @@ impl Control {
     /// Opens what can be opened. A netdev that is missing is a port that waits; one that is refused fails
     /// the transaction, unless the port was waiting for it before.
     fn prepare<'a>(&self, fresh: &[&'a Port], guarded: &Guarded) -> Result<Vec<Prepared<'a>>, ErrorBody> {
-        let mut prepared = Vec::with_capacity(fresh.len());
-        for &config in fresh {
-            if let Some(why) = guarded.waiting.get(&config.name) {
-                prepared.push(Prepared { config, device: Err(why.clone()) });
-                continue;
-            }
-            let device = match self.opener.open(config, &self.links) {
+        let (waiting, free): (Vec<&Port>, Vec<&Port>) =
+            fresh.iter().partition(|config| guarded.waiting.contains_key(&config.name));
+        let why = |config: &Port| guarded.waiting.get(&config.name).cloned().unwrap_or_default();
+        let mut prepared: Vec<_> =
+            waiting.into_iter().map(|config| Prepared { config, device: Err(why(config)) }).collect();
+        let mut refusal = None;
+        for (config, opened) in free.iter().zip(self.opener.open(&free, &self.links)) {
+            let device = match opened {
                 Ok(opened) => Ok(opened),
                 Err(NotOpened::Missing(why)) => Err(why),
                 Err(NotOpened::Refused(why)) if self.wants_same_device(config) => Err(why),
                 Err(NotOpened::Refused(why)) => {
-                    let message = format!("port {:?}: {why}", config.name);
-                    return Err(refuse(ErrorCode::Failed, message, "nothing was changed"));
+                    refusal.get_or_insert_with(|| format!("port {:?}: {why}", config.name));
+                    continue;
                 }
             };
             prepared.push(Prepared { config, device });
         }
-        Ok(prepared)
+        let Some(message) = refusal else { return Ok(prepared) };
+        device::close(prepared.into_iter().filter_map(|p| p.device.ok()).map(Closing::from));
+        Err(refuse(ErrorCode::Failed, message, "nothing was changed"))
     }
 
     /// Gives the ports that had to stand aside their devices back.
     async fn restore(&mut self, names: &[String]) {
         let configs: Vec<Port> =
             self.desired.port.iter().filter(|p| names.contains(&p.name)).cloned().collect();
-        for config in configs {
-            if !self.try_attach(&config).await {
-                tracing::error!(
-                    port = config.name,
-                    "the port could not be attached again after a failed change"
-                );
-            }
+        if !self.try_attach(&configs).await {
+            self.publish().await;
         }
-        self.publish().await;
+        for port in names.iter().filter(|name| !self.is_attached(name)) {
+            tracing::error!(port, "the port could not be attached again after a failed change");
+        }
     }
 
     /// From here on nothing can fail.
@@ -224,10 +220,11 @@ impl Control {
         let gone = self.remove_ports(&next).await;
         let old = std::mem::replace(&mut self.desired, next.clone());
         self.add_records(&next, forced);
+        // A port that changes its device has the old one still, unless it was in the way of another.
+        let changed: Vec<String> = prepared.iter().map(|p| p.config.name.clone()).collect();
+        self.detach(&changed, "its device changes").await;
         let mut queues = Vec::with_capacity(prepared.len());
         for Prepared { config, device } in prepared {
-            // A port that changes its device has the old one still, unless it was in the way of another.
-            self.detach(&config.name, "its device changes".to_owned()).await;
             match device {
                 Ok(opened) => queues.extend(self.adopt(config, opened)),
                 Err(why) => self.set_waiting(&config.name, why),
@@ -262,9 +259,7 @@ impl Control {
     async fn remove_ports(&mut self, next: &Topology) -> Vec<String> {
         let gone: Vec<String> =
             self.ports.keys().filter(|name| next.port.iter().all(|p| p.name != **name)).cloned().collect();
-        for name in &gone {
-            self.detach(name, "the port is deleted".to_owned()).await;
-        }
+        self.detach(&gone, "the port is deleted").await;
         gone
     }
 

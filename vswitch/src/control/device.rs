@@ -1,9 +1,11 @@
 //! A port's device: which driver serves it, and opening it.
 
 use vswitch_api::topology::{Kind, Port};
-use vswitch_io::{Facts, OpenError, Opened, Pool, packet, tap, xdp};
+use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, xdp};
 
 use crate::netlink::{Link, Links};
+use crate::parallel;
+use crate::worker::Queues;
 
 /// A port whose queues the workers have.
 pub(super) struct Device {
@@ -73,11 +75,17 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    /// Opens the device of `port`, and checks that it can do what the port is to do.
-    pub(super) fn open(self, port: &Port, links: &Links) -> Result<Opened, NotOpened> {
-        let opened = match port.kind {
-            Kind::Tap => tap::open(port.netdev(), self.workers, port.mtu),
-            kind => self.open_netdev(kind, find(port.netdev(), links)?),
+    /// Opens the devices of `ports`, many at a time; the results are in their order.
+    pub(super) fn open(self, ports: &[&Port], links: &Links) -> Vec<Result<Opened, NotOpened>> {
+        let found = ports.iter().map(|&port| (port, links)).map(find).collect();
+        parallel::map(found, |found| found.and_then(|(port, link)| self.open_one(port, link)))
+    }
+
+    /// Opens a device, and checks that it can do what the port is to do. `link` is that of a netdev; a tap is made.
+    fn open_one(self, port: &Port, link: Option<&Link>) -> Result<Opened, NotOpened> {
+        let opened = match link {
+            None => tap::open(port.netdev(), self.workers, port.mtu),
+            Some(link) => self.open_netdev(port.kind, link),
         };
         let opened = opened.map_err(|e| NotOpened::from_driver(&e))?;
         check(port, &opened.facts).map_err(NotOpened::Refused)?;
@@ -119,11 +127,52 @@ impl Opener {
     }
 }
 
-/// The link of that name, free to be taken.
-fn find<'a>(netdev: &str, links: &'a Links) -> Result<&'a Link, NotOpened> {
+/// An open device without an owner: what is left of it is to be closed.
+pub(super) struct Closing {
+    queues: Vec<Box<dyn Send>>,
+    guard: Box<dyn Send>,
+}
+
+impl Closing {
+    /// What the workers gave back, and the device that it belongs to.
+    pub(super) fn new(queues: Vec<Queues>, device: Device) -> Self {
+        let (rx, tx): (Vec<_>, Vec<_>) = queues.into_iter().map(|q| (q.rx, q.tx)).unzip();
+        Self::of(rx.into_iter().flatten(), tx, device.guard)
+    }
+
+    fn of(
+        rx: impl IntoIterator<Item = Box<dyn RxQueue>>,
+        tx: impl IntoIterator<Item = Box<dyn TxQueue>>,
+        guard: Box<dyn Send>,
+    ) -> Self {
+        let rx = rx.into_iter().map(|queue| Box::new(queue) as Box<dyn Send>);
+        let tx = tx.into_iter().map(|queue| Box::new(queue) as Box<dyn Send>);
+        Self { queues: rx.chain(tx).collect(), guard }
+    }
+}
+
+impl From<Opened> for Closing {
+    fn from(Opened { rx, tx, guard, .. }: Opened) -> Self {
+        Self::of(rx, tx, guard)
+    }
+}
+
+/// Closes devices, many at a time: every queue, then what must outlive them.
+pub(super) fn close(devices: impl IntoIterator<Item = Closing>) {
+    let (queues, guards): (Vec<_>, Vec<_>) = devices.into_iter().map(|d| (d.queues, d.guard)).unzip();
+    parallel::map(queues.into_iter().flatten().collect(), drop);
+    parallel::map(guards, drop);
+}
+
+/// The port's link, free to be taken; `None` for a tap, which the switch makes.
+fn find<'a>((port, links): (&'a Port, &'a Links)) -> Result<(&'a Port, Option<&'a Link>), NotOpened> {
+    if port.kind == Kind::Tap {
+        return Ok((port, None));
+    }
+    let netdev = port.netdev();
     let missing = || NotOpened::Missing(format!("waits for the netdev {netdev:?}, which does not exist"));
     let link = links.by_name(netdev).ok_or_else(missing)?;
-    let Some(owner) = link.controller else { return Ok(link) };
+    let Some(owner) = link.controller else { return Ok((port, Some(link))) };
     let owner = links.by_index(owner).map_or("another device", |l| l.name.as_str());
     Err(NotOpened::Refused(format!(
         "{netdev} belongs to {owner}; take it out: ip link set {netdev} nomaster"

@@ -8,7 +8,7 @@ use vswitch_dataplane::fdb::Filter;
 use vswitch_io::{Opened, RxQueue, TxQueue};
 use vswitch_wire::Instant;
 
-use super::device::{self, Device, NotOpened};
+use super::device::{self, Closing, Device, NotOpened};
 use super::{Control, PortRecord, PortState, safety};
 use crate::worker::Event;
 
@@ -24,94 +24,116 @@ pub(super) struct NewQueues {
     tx: Vec<Box<dyn TxQueue>>,
 }
 
+/// What became of a port's link.
+enum Followed {
+    Same,
+    /// The snapshot has to be made anew.
+    Changed,
+    /// The port's netdev is there no more.
+    Gone,
+}
+
 impl Control {
     /// Brings every port in line with the links as they are now.
     pub(super) async fn follow_links(&mut self) {
+        let configs = self.desired.port.clone();
+        let were_up: Vec<&str> =
+            configs.iter().map(|c| c.name.as_str()).filter(|name| self.is_up(name)).collect();
         let mut changed = false;
-        let mut went_down = Vec::new();
-        for config in self.desired.port.clone() {
-            let was_up = self.is_up(&config.name);
-            changed |= self.follow_link(&config).await;
-            if was_up && !self.is_up(&config.name) {
-                went_down.push(config.name);
+        let mut gone = Vec::new();
+        for config in &configs {
+            match self.follow_link(config) {
+                Followed::Same => {}
+                Followed::Changed => changed = true,
+                Followed::Gone => gone.push(config.name.clone()),
             }
         }
-        if changed {
+        self.detach(&gone, "its netdev was deleted or renamed").await;
+        // Another one of the same name may be there already.
+        let waiting: Vec<Port> = configs.iter().filter(|c| !self.is_attached(&c.name)).cloned().collect();
+        let attached = self.try_attach(&waiting).await;
+        if !attached && (changed || !gone.is_empty()) {
             self.publish().await;
         }
+        let went_down: Vec<&str> = were_up.into_iter().filter(|name| !self.is_up(name)).collect();
         // Only now: with the old snapshot a worker would learn from the last frames of the port.
-        for name in &went_down {
+        for name in went_down {
             self.flush_port(name);
         }
+    }
+
+    pub(super) fn is_attached(&self, name: &str) -> bool {
+        matches!(self.ports.get(name).map(|r| &r.state), Some(PortState::Attached(_)))
     }
 
     fn is_up(&self, name: &str) -> bool {
         matches!(self.ports.get(name).map(|r| &r.state), Some(PortState::Attached(device)) if device.up)
     }
 
-    /// True when the snapshot has to be made anew.
-    async fn follow_link(&mut self, config: &Port) -> bool {
-        let Some(record) = self.ports.get_mut(&config.name) else { return false };
+    /// Brings an attached port in line with its link.
+    fn follow_link(&mut self, config: &Port) -> Followed {
+        let Some(record) = self.ports.get_mut(&config.name) else { return Followed::Same };
         let device = match &mut record.state {
-            PortState::Waiting(_) => return self.try_attach(config).await,
-            PortState::Attached(device) if device.elsewhere => return false,
-            PortState::Attached(device) => device,
+            PortState::Attached(device) if !device.elsewhere => device,
+            PortState::Attached(_) | PortState::Waiting(_) => return Followed::Same,
         };
         // A tap is newer than the last event when it is attached; its link is adopted by name.
         let index = device.index.or_else(|| self.links.by_name(&device.netdev).map(|l| l.index));
-        let Some(index) = index else { return false };
+        let Some(index) = index else { return Followed::Same };
         device.index = Some(index);
         let Some(link) = self.links.by_index(index).filter(|l| l.name == device.netdev) else {
             if device.facts.kind == vswitch_io::Kind::Tap {
                 device.let_go();
                 tracing::info!(port = config.name, "the tap's netdev left the namespace");
-                return true;
+                return Followed::Changed;
             }
-            let why = format!("the netdev {:?} was deleted or renamed", device.netdev);
-            self.detach(&config.name, why).await;
-            // Another one of the same name may be there already.
-            self.try_attach(config).await;
-            return true;
+            return Followed::Gone;
         };
         let was_up = std::mem::replace(&mut device.up, link.up);
         let old_mtu = std::mem::replace(&mut device.mtu, link.mtu);
         if was_up != device.up {
             tracing::info!(port = config.name, up = device.up, "link state");
         }
-        was_up != device.up || old_mtu != device.mtu
+        if was_up != device.up || old_mtu != device.mtu { Followed::Changed } else { Followed::Same }
     }
 
-    /// Tries to attach a port that waits; true when it is attached now.
+    /// Tries to attach ports that wait; true when one of them is attached now, and the snapshot knows it.
     ///
     /// A netdev that was refused is left alone for a while, longer each time: opening one may block the
     /// control thread, and turns settings of a NIC to and fro.
-    pub(super) async fn try_attach(&mut self, config: &Port) -> bool {
-        let Some(record) = self.ports.get(&config.name) else { return false };
-        let forced = record.forced;
-        if self.clock.now() < record.retry_at {
+    pub(super) async fn try_attach(&mut self, configs: &[Port]) -> bool {
+        let mut free = Vec::new();
+        for config in configs {
+            let Some(record) = self.ports.get(&config.name) else { continue };
+            if self.clock.now() < record.retry_at {
+                continue;
+            }
+            match safety::check(&self.links, config, record.forced, None).await {
+                Ok(()) => free.push(config),
+                Err(refusal) => self.stay_waiting(&config.name, NotOpened::Refused(refusal.message)),
+            }
+        }
+        let mut queues = Vec::new();
+        for (&config, opened) in free.iter().zip(self.opener.open(&free, &self.links)) {
+            match opened {
+                Ok(opened) => queues.extend(self.adopt(config, opened)),
+                Err(error) => self.stay_waiting(&config.name, error),
+            }
+        }
+        if queues.is_empty() {
             return false;
         }
-        let opened = match safety::check(&self.links, config, forced, None).await {
-            Ok(()) => self.opener.open(config, &self.links),
-            Err(refusal) => Err(NotOpened::Refused(refusal.message)),
-        };
-        match opened {
-            Ok(opened) => {
-                let queues = self.adopt(config, opened);
-                self.publish().await;
-                self.serve(queues.into_iter().collect()).await;
-                true
-            }
-            Err(error) => {
-                if let (NotOpened::Refused(_), Some(record)) = (&error, self.ports.get_mut(&config.name)) {
-                    record.refusals += 1;
-                    record.retry_at =
-                        self.clock.now() + RETRY_MAX.min(RETRY_MIN * (1 << record.refusals.min(8)));
-                }
-                self.set_waiting(&config.name, error.into_text());
-                false
-            }
+        self.publish().await;
+        self.serve(queues).await;
+        true
+    }
+
+    fn stay_waiting(&mut self, name: &str, error: NotOpened) {
+        if let (NotOpened::Refused(_), Some(record)) = (&error, self.ports.get_mut(name)) {
+            record.refusals += 1;
+            record.retry_at = self.clock.now() + RETRY_MAX.min(RETRY_MIN * (1 << record.refusals.min(8)));
         }
+        self.set_waiting(name, error.into_text());
     }
 
     /// Notes why a port waits, and logs it when that is news.
@@ -153,21 +175,28 @@ impl Control {
         }
     }
 
-    /// Takes a port's queues from the workers and closes its device. The snapshot is left to the caller.
-    pub(super) async fn detach(&mut self, name: &str, why: String) {
-        let Some(id) = self.port_ids.get(name) else { return };
-        let Some(record) = self.ports.get_mut(name) else { return };
-        if matches!(record.state, PortState::Waiting(_)) {
-            return;
+    /// Takes the queues of those ports that are attached from the workers, and closes their devices. The snapshot is
+    /// left to the caller.
+    pub(super) async fn detach(&mut self, names: &[String], why: &str) {
+        let mut devices = Vec::new();
+        let mut detached = Vec::new();
+        for name in names {
+            let (Some(id), Some(record)) = (self.port_ids.get(name), self.ports.get_mut(name)) else {
+                continue;
+            };
+            if matches!(record.state, PortState::Waiting(_)) {
+                continue;
+            }
+            let waiting = PortState::Waiting(why.to_owned());
+            let PortState::Attached(device) = std::mem::replace(&mut record.state, waiting) else { continue };
+            tracing::info!(port = name, why, "detached");
+            devices.push(Closing::new(self.workers.detach(PortId(id)).await, device));
+            detached.push(name);
         }
-        tracing::info!(port = name, why, "detached");
-        let PortState::Attached(device) = std::mem::replace(&mut record.state, PortState::Waiting(why))
-        else {
-            return;
-        };
-        drop(self.workers.detach(PortId(id)).await);
-        drop(device.guard);
-        self.flush_port(name);
+        device::close(devices);
+        for name in detached {
+            self.flush_port(name);
+        }
     }
 
     pub(super) fn flush_port(&self, name: &str) {
@@ -177,9 +206,8 @@ impl Control {
     }
 
     pub(super) async fn detach_all(&mut self) {
-        for name in self.ports.keys().cloned().collect::<Vec<_>>() {
-            self.detach(&name, "the daemon ends".to_owned()).await;
-        }
+        let all: Vec<String> = self.ports.keys().cloned().collect();
+        self.detach(&all, "the daemon ends").await;
     }
 
     pub(super) async fn on_worker_event(&mut self, event: Event) {
@@ -193,7 +221,7 @@ impl Control {
         }
         let was_elsewhere =
             matches!(self.ports.get(&name).map(|r| &r.state), Some(PortState::Attached(d)) if d.elsewhere);
-        self.detach(&name, device::in_words(&error)).await;
+        self.detach(std::slice::from_ref(&name), &device::in_words(&error)).await;
         if was_elsewhere && let Some(record) = self.ports.get_mut(&name) {
             // Made anew it would be a tap of this host, in the network of whoever deleted it over there.
             record.retry_at = Instant::from_secs(u64::MAX);
@@ -207,23 +235,20 @@ impl Control {
     /// What no event announces: a netdev that was refused may be free by now (another XDP program went, an
     /// owner let go), and AF_XDP must follow `ethtool -L`.
     pub(super) async fn check_devices(&mut self) {
-        for config in self.desired.port.clone() {
-            let Some(PortState::Attached(device)) = self.ports.get(&config.name).map(|r| &r.state) else {
-                continue;
-            };
-            if device.has_other_queues() {
-                self.detach(&config.name, "the number of queues has changed".to_owned()).await;
-                if !self.try_attach(&config).await {
-                    self.publish().await;
-                }
+        let mut changed = Vec::new();
+        for config in &self.desired.port {
+            if let Some(PortState::Attached(device)) = self.ports.get(&config.name).map(|r| &r.state)
+                && device.has_other_queues()
+            {
+                changed.push(config.name.clone());
             }
         }
-        let waits =
-            |c: &&Port| matches!(self.ports.get(&c.name).map(|r| &r.state), Some(PortState::Waiting(_)));
+        self.detach(&changed, "the number of queues has changed").await;
+        let waits = |c: &&Port| !self.is_attached(&c.name);
         let there = |c: &&Port| c.kind == Kind::Tap || self.links.by_name(c.netdev()).is_some();
         let configs: Vec<Port> = self.desired.port.iter().filter(waits).filter(there).cloned().collect();
-        for config in &configs {
-            self.try_attach(config).await;
+        if !self.try_attach(&configs).await && !changed.is_empty() {
+            self.publish().await;
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) struct Totals {
     rx_missed: u64,
     tx_packets: u64,
     tx_bytes: u64,
+    tx_stalls: u64,
     replicated: u64,
     originated: u64,
     consumed: u64,
@@ -45,6 +46,7 @@ impl Default for Totals {
             rx_missed: 0,
             tx_packets: 0,
             tx_bytes: 0,
+            tx_stalls: 0,
             replicated: 0,
             originated: 0,
             consumed: 0,
@@ -70,6 +72,7 @@ impl Totals {
             self.rx_missed += c.rx_missed.get();
             self.tx_packets += c.tx_packets.get();
             self.tx_bytes += c.tx_bytes.get();
+            self.tx_stalls += c.tx_stalls.get();
             self.replicated += c.replicated.get();
             self.originated += c.originated.get();
             self.consumed += c.consumed.get();
@@ -96,6 +99,7 @@ impl Totals {
             rx_bytes: self.rx_bytes,
             tx_packets: self.tx_packets,
             tx_bytes: self.tx_bytes,
+            tx_stalls: self.tx_stalls,
             flooded: self.flooded,
             learn_refused: self.learn_refused,
             missed: self.rx_missed,

@@ -169,6 +169,9 @@ impl Dispatch {
         self.count(snapshot, port, |c| {
             c.tx_packets.add(u64::from(report.sent));
             c.tx_bytes.add(report.sent_bytes);
+            if report.stalls > 0 {
+                c.tx_stalls.add(u64::from(report.stalls));
+            }
             if report.full > 0 {
                 c.drop(Reason::TxFull, u64::from(report.full));
             }

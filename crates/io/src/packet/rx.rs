@@ -12,8 +12,9 @@ use super::socket::{Socket, VNET};
 use crate::pool::LARGE_CAPACITY;
 use crate::{Frame, FrameClass, FrameVec, PoolCache, PortError, RxQueue};
 
-/// Slots of the ring: 2 ms at 0.5 Mpps.
-const SLOTS: usize = 1024;
+/// Slots of the ring, 1 MiB of memory that the kernel cannot swap, at every port: 1 ms at 0.5 Mpps, twenty times as
+/// long as a worker takes to wake.
+const SLOTS: usize = 512;
 /// Bytes of large frames that may wait on the socket.
 const WAITING: libc::c_int = 8 << 20;
 /// How many slots ahead of the one that is read are asked for.

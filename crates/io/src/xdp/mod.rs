@@ -31,11 +31,10 @@ mod rx;
 mod socket;
 mod tx;
 mod umem;
-mod xskmap;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vswitch_wire::Caps;
 
@@ -124,6 +123,9 @@ fn open_in(
     pool: &'static Pool,
     options: Options,
 ) -> Result<Opened, OpenError> {
+    // One at a time: each looks at what the others left of the pool.
+    static OPENING: Mutex<()> = Mutex::new(());
+    let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
     let device = Device::find(netdev).map_err(lost(netdev, "look the device up"))?;
     let options = Options { ring: affordable_ring(netdev, device.queues.rx, options.ring, pool)? };
     let port = Port { netdev, device: &device, pool, options };
@@ -140,10 +142,10 @@ fn open_in(
             );
         }
     };
-    let map = xskmap::create(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
+    let map = bpf::socket_map(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
     let bound = port.bind_queues()?;
     for (queue, (socket, _)) in (0..).zip(&bound.sockets) {
-        xskmap::set(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
+        bpf::set_socket(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
     }
     let (link, mode, refusal) = port.attach(modes, &map)?;
 
