@@ -41,7 +41,7 @@ pub(crate) async fn run(cases: &[Case], quick: bool, json: Option<&Path>) -> Res
     }
     packages::install_missing(&needed).await?;
     shell::title("Building the release");
-    let mut build = shell::cargo();
+    let mut build = shell::cargo_for_build();
     build.args(["build", "--release", "--package", "vswitch", "--package", "vswitch-benches"]);
     shell::run(build).await?;
     // Cargo has built this program in a folder beside that of releases.

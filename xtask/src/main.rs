@@ -68,8 +68,14 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\n{} {error}", shell::red("FAILED:"));
+            eprintln!("\n{} {}", shell::red("FAILED:"), with_reasons(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and what is behind it.
+fn with_reasons(error: &dyn std::error::Error) -> String {
+    let reasons = std::iter::successors(error.source(), |error| error.source());
+    reasons.fold(error.to_string(), |text, reason| format!("{text}: {reason}"))
 }

@@ -51,7 +51,7 @@ pub(crate) async fn install_missing(packages: &[Package]) -> Result<()> {
     shell::need_root("packages are to be installed")?;
     // Package lists may be missing (a fresh system) or old (a version that is no longer served).
     if !are_known(&names).await? || install(&names).await.is_err() {
-        shell::run(apt_get(&["update"])).await?;
+        shell::run_uninterrupted(apt_get(&["update"])).await?;
         install(&names).await?;
     }
     match missing.iter().find(|package| !is_installed(package.program)) {
@@ -63,7 +63,7 @@ pub(crate) async fn install_missing(packages: &[Package]) -> Result<()> {
 async fn install(names: &[&str]) -> Result<()> {
     let mut command = apt_get(&["install", "--yes", "--no-install-recommends"]);
     command.args(names);
-    shell::run(command).await
+    shell::run_uninterrupted(command).await
 }
 
 async fn are_known(names: &[&str]) -> Result<bool> {

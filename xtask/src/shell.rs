@@ -1,4 +1,5 @@
-//! Runs programs in front of the user: each command is printed as it could be typed.
+//! Runs programs in front of the user: each command is printed as it could be typed, and ends with us, however
+//! we end.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::time;
+use vswitch_netns::tie_to_owner;
 
 use crate::{Error, Result};
 
@@ -42,11 +44,16 @@ fn paint(code: &str, text: &str) -> String {
 }
 
 /// Prints a command and runs it, with its output passed on as it comes; an error unless it ends with 0.
-pub(crate) async fn run(command: Command) -> Result<()> {
+pub(crate) async fn run(mut command: Command) -> Result<()> {
+    tie_to_owner(&mut command);
+    run_uninterrupted(command).await
+}
+
+/// Like [`run`], for what must not be killed half-way: if we are, it goes on to its own end.
+pub(crate) async fn run_uninterrupted(command: Command) -> Result<()> {
     let text = text(&command);
     println!("{}", paint("36", &format!("$ {text}")));
-    let mut child =
-        tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(cannot_run(&text))?;
+    let mut child = tokio::process::Command::from(command).spawn().map_err(cannot_run(&text))?;
     let status = child.wait().await?;
     if status.success() { Ok(()) } else { Err(format!("{text}: {status}").into()) }
 }
@@ -72,6 +79,7 @@ pub(crate) async fn show_success(command: Command) -> Result<String> {
 /// Runs a command that the user need not see.
 pub(crate) async fn quiet(mut command: Command) -> Result<Output> {
     let text = text(&command);
+    tie_to_owner(&mut command);
     command.stdin(Stdio::null());
     let output = tokio::process::Command::from(command)
         .kill_on_drop(true)
@@ -103,9 +111,20 @@ pub(crate) async fn wait_until(
 
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut cargo = Command::new(cargo_program());
     cargo.current_dir(root());
     cargo
+}
+
+/// Cargo as process 1 of a process namespace: when it ends, in whatever way, the kernel ends its compilers too.
+pub(crate) fn cargo_for_build() -> Command {
+    let mut cargo = Command::new("unshare");
+    cargo.args(["--pid", "--fork", "--kill-child", "--"]).arg(cargo_program()).current_dir(root());
+    cargo
+}
+
+fn cargo_program() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))
 }
 
 /// The folder of the workspace.

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: every test of the workspace, root tests included, in a [`sandbox`].
 
+use std::process::Command;
+
 use crate::packages::{self, ETHTOOL, IPERF3, IPROUTE2, PING, TCPDUMP};
 use crate::sandbox::{self, Snapshot};
 use crate::{Result, shell};
@@ -9,14 +11,14 @@ pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
     packages::install_missing(&[IPROUTE2, PING, IPERF3, ETHTOOL, TCPDUMP]).await?;
     shell::title("Building");
-    let mut programs = shell::cargo();
+    let mut programs = shell::cargo_for_build();
     programs.args(["build", "--workspace", "--bins"]);
     shell::run(programs).await?;
-    let mut tests = shell::cargo();
+    let mut tests = shell::cargo_for_build();
     tests.args(["test", "--workspace", "--no-run"]);
     shell::run(tests).await?;
     if wants_loom(filter) {
-        let mut models = loom();
+        let mut models = loom(shell::cargo_for_build());
         models.arg("--no-run");
         shell::run(models).await?;
     }
@@ -30,7 +32,10 @@ pub(crate) async fn run_in_sandbox(filter: Option<&str>) -> Result<()> {
     shell::title("Testing");
     let mut tests = shell::cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
-    tests.env("VSWITCH_BIN_DIR", shell::bin_dir()?).env("CARGO_NET_OFFLINE", "true");
+    tests
+        .env("TMPDIR", sandbox::FOLDER)
+        .env("VSWITCH_BIN_DIR", shell::bin_dir()?)
+        .env("CARGO_NET_OFFLINE", "true");
     let tested = shell::run(tests).await;
     let mut results = vec![("every test passes", tested)];
     if wants_loom(filter) {
@@ -51,14 +56,13 @@ pub(crate) async fn run_in_sandbox(filter: Option<&str>) -> Result<()> {
 
 async fn test_models() -> Result<()> {
     shell::title("Exploring interleavings");
-    let mut models = loom();
+    let mut models = loom(shell::cargo());
     models.arg("loom").env("CARGO_NET_OFFLINE", "true");
     shell::run(models).await
 }
 
 /// Model tests have `loom` in their path, and are built with another standard library of atomics.
-fn loom() -> std::process::Command {
-    let mut cargo = shell::cargo();
+fn loom(mut cargo: Command) -> Command {
     cargo.args(["test", "--package", "vswitch-dataplane", "--lib", "--release"]);
     cargo.arg("--target-dir").arg(shell::root().join("target/loom")).env("RUSTFLAGS", "--cfg loom");
     cargo
