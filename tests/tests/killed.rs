@@ -3,13 +3,11 @@
 #![allow(clippy::expect_used, clippy::panic)] // set-up of tests
 
 use std::env;
-use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use vswitch_netns::{Namespace, Process, Scratch};
-use vswitch_tests::{SOON, Switch, scenario, wait_until};
+use vswitch_netns::Process;
+use vswitch_tests::{SOON, Switch, Witness, scenario, wait_until};
 
 const TOPOLOGY: &str = r#"
 network = [{ name = "lan" }]
@@ -30,25 +28,6 @@ fn is_loaded(program: &str) -> bool {
     shown.status.success()
 }
 
-/// Links and named namespaces of the caller's own namespace, and mounts.
-fn surroundings() -> [String; 3] {
-    let here = Namespace::current().expect("the namespace of the tests");
-    let ip = |args: &[&str]| here.run("ip", args).expect("ip succeeds");
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    [ip(&["-brief", "link"]), ip(&["netns"]), mounts]
-}
-
-/// Processes whose temporary folder is `folder`: the killed one's descendants, wherever they are.
-fn processes_with(folder: &Path) -> Vec<String> {
-    let wanted = format!("TMPDIR={}", folder.display());
-    let has_it = |pid: &String| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-    };
-    let entries = fs::read_dir("/proc").expect("/proc").flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(has_it).collect()
-}
-
 /// The scenario that is killed.
 fn run_until_killed() {
     scenario(TOPOLOGY, |lab| {
@@ -66,24 +45,19 @@ fn a_killed_test_program_leaves_nothing() {
     if env::var_os(VICTIM).is_some() {
         return run_until_killed();
     }
-    let before = surroundings();
-    let scratch = Scratch::new().expect("a folder");
-    let temporary = scratch.path();
+    let witness = Witness::new();
     let mut command = Command::new(env::current_exe().expect("the path of the test program"));
     command.args(["--exact", "a_killed_test_program_leaves_nothing", "--nocapture"]);
-    command.env(VICTIM, "yes").env("TMPDIR", &temporary).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.env(VICTIM, "yes").env("TMPDIR", witness.folder()).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut victim = Process::spawn(command).expect("the test program runs");
     let said = BufReader::new(victim.child().stdout.take().expect("stdout is a pipe")).lines();
     let program = said.map_while(Result::ok).find_map(|line| Some(line.strip_prefix("program ")?.to_owned()));
     let program = program.expect("the scenario gets as far as its switch");
     assert!(is_loaded(&program));
-    assert!(processes_with(&temporary).len() >= 3, "itself, the daemon and the load");
+    assert!(witness.processes().len() >= 3, "itself, the daemon and the load");
 
     drop(victim); // SIGKILL
 
-    wait_until("all processes have ended", SOON, || processes_with(&temporary).is_empty());
+    witness.expect_nothing_left();
     wait_until("the XDP program is gone", SOON, || !is_loaded(&program));
-    assert_eq!(surroundings(), before);
-    let left: Vec<_> = fs::read_dir(temporary).expect("the folder is there").collect();
-    assert!(left.is_empty(), "{left:?}");
 }

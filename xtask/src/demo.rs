@@ -27,10 +27,10 @@ pub(crate) async fn run(exit: bool) -> Result<()> {
     shell::need_root("the demo makes network namespaces")?;
     packages::install_missing(&[PING, IPERF3]).await?;
     shell::title("Building the switch");
-    let mut build = shell::cargo_for_build();
+    let mut build = shell::cargo();
     // All of them, so that features agree and `cargo xtask test` builds no dependency again.
     build.args(["build", "--workspace", "--bins"]);
-    shell::run(build).await?;
+    shell::build(build).await?;
 
     let mut demo = Demo::start()?;
     let shown = tokio::select! {

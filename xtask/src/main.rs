@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
+mod openvswitch;
 mod packages;
 mod sandbox;
 mod shell;

@@ -44,10 +44,7 @@ impl Snapshot {
         let mut loopback = Command::new("ip");
         loopback.args(["link", "set", "lo", "up"]);
         for command in [mount, loopback] {
-            let output = shell::quiet(command).await?;
-            if !output.status.success() {
-                return Err(format!("the sandbox cannot be made: {}", output.stderr.trim()).into());
-            }
+            shell::quiet_success(command).await?;
         }
         Self::take().await
     }

@@ -46,14 +46,27 @@ fn paint(code: &str, text: &str) -> String {
 /// Prints a command and runs it, with its output passed on as it comes; an error unless it ends with 0.
 pub(crate) async fn run(mut command: Command) -> Result<()> {
     tie_to_owner(&mut command);
-    run_uninterrupted(command).await
+    run_as(&text(&command), command).await
 }
 
 /// Like [`run`], for what must not be killed half-way: if we are, it goes on to its own end.
 pub(crate) async fn run_uninterrupted(command: Command) -> Result<()> {
-    let text = text(&command);
+    run_as(&text(&command), command).await
+}
+
+/// Like [`run`], for a cargo that builds: it is process 1 of a process namespace, so its compilers end with it.
+pub(crate) async fn build(cargo: Command) -> Result<()> {
+    let mut contained = Command::new("unshare");
+    contained.args(["--pid", "--fork", "--kill-child", "--"]).arg(cargo.get_program()).args(cargo.get_args());
+    contained.envs(cargo.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    contained.current_dir(cargo.get_current_dir().unwrap_or(root()));
+    tie_to_owner(&mut contained);
+    run_as(&text(&cargo), contained).await
+}
+
+async fn run_as(text: &str, command: Command) -> Result<()> {
     println!("{}", paint("36", &format!("$ {text}")));
-    let mut child = tokio::process::Command::from(command).spawn().map_err(cannot_run(&text))?;
+    let mut child = tokio::process::Command::from(command).spawn().map_err(cannot_run(text))?;
     let status = child.wait().await?;
     if status.success() { Ok(()) } else { Err(format!("{text}: {status}").into()) }
 }
@@ -74,6 +87,13 @@ pub(crate) async fn show_success(command: Command) -> Result<String> {
     let text = text(&command);
     let output = show(command).await?;
     if output.status.success() { Ok(output.stdout) } else { Err(format!("{text}: {}", output.status).into()) }
+}
+
+/// Like [`quiet`], for a command that must succeed; its stdout.
+pub(crate) async fn quiet_success(command: Command) -> Result<String> {
+    let text = text(&command);
+    let Output { status, stdout, stderr } = quiet(command).await?;
+    if status.success() { Ok(stdout) } else { Err(format!("{text}: {status}: {}", stderr.trim()).into()) }
 }
 
 /// Runs a command that the user need not see.
@@ -111,20 +131,9 @@ pub(crate) async fn wait_until(
 
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(cargo_program());
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo.current_dir(root());
     cargo
-}
-
-/// Cargo as process 1 of a process namespace: when it ends, in whatever way, the kernel ends its compilers too.
-pub(crate) fn cargo_for_build() -> Command {
-    let mut cargo = Command::new("unshare");
-    cargo.args(["--pid", "--fork", "--kill-child", "--"]).arg(cargo_program()).current_dir(root());
-    cargo
-}
-
-fn cargo_program() -> OsString {
-    env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))
 }
 
 /// The folder of the workspace.

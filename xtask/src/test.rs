@@ -11,16 +11,16 @@ pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
     packages::install_missing(&[IPROUTE2, PING, IPERF3, ETHTOOL, TCPDUMP, BPFTOOL]).await?;
     shell::title("Building");
-    let mut programs = shell::cargo_for_build();
+    let mut programs = shell::cargo();
     programs.args(["build", "--workspace", "--bins"]);
-    shell::run(programs).await?;
-    let mut tests = shell::cargo_for_build();
+    shell::build(programs).await?;
+    let mut tests = shell::cargo();
     tests.args(["test", "--workspace", "--no-run"]);
-    shell::run(tests).await?;
+    shell::build(tests).await?;
     if wants_loom(filter) {
-        let mut models = loom(shell::cargo_for_build());
+        let mut models = loom();
         models.arg("--no-run");
-        shell::run(models).await?;
+        shell::build(models).await?;
     }
     let args: Vec<&str> = std::iter::once("test-in-sandbox").chain(filter).collect();
     sandbox::enter(&args)
@@ -56,13 +56,14 @@ pub(crate) async fn run_in_sandbox(filter: Option<&str>) -> Result<()> {
 
 async fn test_models() -> Result<()> {
     shell::title("Exploring interleavings");
-    let mut models = loom(shell::cargo());
+    let mut models = loom();
     models.arg("loom").env("CARGO_NET_OFFLINE", "true");
     shell::run(models).await
 }
 
 /// Model tests have `loom` in their path, and are built with another standard library of atomics.
-fn loom(mut cargo: Command) -> Command {
+fn loom() -> Command {
+    let mut cargo = shell::cargo();
     cargo.args(["test", "--package", "vswitch-dataplane", "--lib", "--release"]);
     cargo.arg("--target-dir").arg(shell::root().join("target/loom")).env("RUSTFLAGS", "--cfg loom");
     cargo

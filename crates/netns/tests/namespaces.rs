@@ -156,7 +156,8 @@ fn a_scratch_folder_serves_other_processes_and_is_mounted_nowhere() {
     let scratch = Scratch::new().unwrap();
     let folder = scratch.path();
     let a = Namespace::new().unwrap();
-    a.run("sh", ["-c", "mkdir $0/folder && echo written > $0/folder/file", folder.to_str().unwrap()]).unwrap();
+    a.run("sh", ["-c", "mkdir $0/folder && echo written > $0/folder/file", folder.to_str().unwrap()])
+        .unwrap();
     assert_eq!(std::fs::read_to_string(folder.join("folder/file")).unwrap(), "written\n");
     assert_eq!(mounts(), before);
     drop(scratch);
