@@ -26,8 +26,6 @@ pub(crate) const IPROUTE2: Package =
     Package { name: "iproute2", program: "ip", purpose: "look at links from outside the project" };
 pub(crate) const ETHTOOL: Package =
     Package { name: "ethtool", program: "ethtool", purpose: "look at and set offloads and queues" };
-pub(crate) const TCPDUMP: Package =
-    Package { name: "tcpdump", program: "tcpdump", purpose: "watch frames by a program that is not ours" };
 pub(crate) const BPFTOOL: Package =
     Package { name: "bpftool", program: "bpftool", purpose: "see which BPF programs are loaded" };
 pub(crate) const VALGRIND: Package =
