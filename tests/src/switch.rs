@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
-use tempfile::TempDir;
 use vswitch_api::response::{Changes, FdbEntry, PortState, Stats, Status, TraceResult};
-use vswitch_netns::{Namespace, Process};
+use vswitch_netns::{Namespace, Process, Scratch};
 use vswitch_wire::Mac;
 
 use crate::Frame;
@@ -23,7 +22,7 @@ pub struct Switch {
     /// Where its netdevs are.
     pub namespace: Namespace,
     /// Socket, configuration and log.
-    folder: TempDir,
+    folder: Scratch,
     daemon: Option<Process>,
 }
 
@@ -56,7 +55,7 @@ impl Switch {
     #[must_use]
     pub fn new(topology: &str) -> Self {
         let namespace = Namespace::new().expect("a network namespace for the switch (this needs root)");
-        let folder = TempDir::with_prefix("vswitch-test-").expect("a folder for socket and log");
+        let folder = Scratch::new().expect("a folder for socket and log");
         let switch = Self { namespace, folder, daemon: None };
         switch.write_config(topology);
         switch

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
+mod openvswitch;
 mod packages;
 mod sandbox;
 mod shell;
@@ -68,8 +69,14 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\n{} {error}", shell::red("FAILED:"));
+            eprintln!("\n{} {}", shell::red("FAILED:"), with_reasons(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and what is behind it.
+fn with_reasons(error: &dyn std::error::Error) -> String {
+    let reasons = std::iter::successors(error.source(), |error| error.source());
+    reasons.fold(error.to_string(), |text, reason| format!("{text}: {reason}"))
 }
