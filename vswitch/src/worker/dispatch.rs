@@ -15,6 +15,8 @@ pub(super) struct Dispatch {
     out: Vec<Option<Out>>,
     /// Ports with frames to send.
     pending: Vec<PortId>,
+    /// Frames that the current batch became.
+    emitted: u32,
 }
 
 struct Out {
@@ -32,7 +34,7 @@ struct Hop {
 
 impl Dispatch {
     pub(super) fn new(worker: usize, pool: PoolCache) -> Self {
-        Self { worker, pool, out: Vec::new(), pending: Vec::new() }
+        Self { worker, pool, out: Vec::new(), pending: Vec::new(), emitted: 0 }
     }
 
     pub(super) fn pool(&mut self) -> &mut PoolCache {
@@ -58,14 +60,15 @@ impl Dispatch {
         }
     }
 
-    /// Carries out one verdict for each frame of a batch, and sends.
+    /// Carries out one verdict for each frame of a batch, and sends; how many frames that made.
     pub(super) fn run(
         &mut self,
         snapshot: &Snapshot,
         ingress: PortId,
         batch: &mut FrameVec,
         verdicts: &[Verdict],
-    ) {
+    ) -> u32 {
+        self.emitted = 0;
         for (frame, verdict) in batch.drain().zip(verdicts) {
             match *verdict {
                 Verdict::Unicast { network, port } => {
@@ -76,6 +79,7 @@ impl Dispatch {
             }
         }
         self.flush_all(snapshot);
+        self.emitted
     }
 
     fn flush_all(&mut self, snapshot: &Snapshot) {
@@ -151,6 +155,7 @@ impl Dispatch {
         let Some(out) = self.out.get_mut(port.index()).and_then(Option::as_mut) else {
             return self.discard(snapshot, port, Reason::PortGone, frame);
         };
+        self.emitted += 1;
         if out.frames.is_empty() {
             self.pending.push(port);
         }

@@ -99,12 +99,18 @@ impl Worker {
     pub(super) fn serve(&mut self, now: Instant) {
         for n in 0..self.rx.active() {
             let Some(slot) = self.rx.nth_active(n) else { break };
-            match slot.queue.rx(self.dispatch.pool(), &mut self.batch) {
+            if slot.has_more() {
+                slot.busy_at = now;
+            }
+            match slot.receive(self.dispatch.pool(), &mut self.batch) {
                 Ok(0) => {}
                 Ok(count) => {
                     slot.busy_at = now;
                     let port = slot.port;
-                    self.forward(port, count, now);
+                    let emitted = self.forward(port, count, now);
+                    if let Some(slot) = self.rx.nth_active(n) {
+                        slot.charge(emitted);
+                    }
                 }
                 Err(error) => {
                     let (port, attachment) = (slot.port, slot.attachment);
@@ -115,13 +121,14 @@ impl Worker {
         }
     }
 
-    fn forward(&mut self, ingress: PortId, count: usize, now: Instant) {
+    /// Decides on a batch and carries it out; how many frames left.
+    fn forward(&mut self, ingress: PortId, count: usize, now: Instant) -> u32 {
         let snapshot = self.snapshot.load();
         let verdicts = &mut self.verdicts[..count];
         verdicts.fill(Verdict::Pending);
         let mut batch = Batch { ingress, frames: self.batch.as_mut_slice(), verdicts };
         self.pipeline.process(snapshot, now, &mut batch);
-        self.dispatch.run(snapshot, ingress, &mut self.batch, &self.verdicts[..count]);
+        self.dispatch.run(snapshot, ingress, &mut self.batch, &self.verdicts[..count])
     }
 
     /// Tells control, and lets the port's queues rest: they are dropped when control detaches the port.

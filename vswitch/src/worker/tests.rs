@@ -6,7 +6,7 @@ use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::{Attachment, Fdb, NetId, Network, Port, PortCounters, Reason, Storm};
 use vswitch_io::fault::{self, Faults};
 use vswitch_io::{Frame, FrameClass, FrameVec, Opened, PoolCache, PoolConfig, loopback};
-use vswitch_wire::testing::frame;
+use vswitch_wire::testing::{VecFrame, frame};
 use vswitch_wire::{Caps, FrameBuf, Mac, Tag};
 
 use super::*;
@@ -277,65 +277,134 @@ fn copies_for_which_the_pool_has_no_frame_are_counted() {
 #[test]
 fn what_cannot_be_cut_is_counted_where_it_was_to_leave() {
     let mut rig = Rig::new(1, Polling::Adaptive, &[Caps::ALL, Caps::NONE]);
-    let shreds = frame(Mac::BROADCAST, A)
+    let mut fragment = frame(Mac::BROADCAST, A)
         .ip([10, 0, 0, 1], [10, 0, 0, 2])
         .tcp(1000, 2000, 0x10)
         .payload(&[7; 5000])
-        .gso(2);
-    rig.send(0, 0, &shreds);
+        .gso(1000);
+    fragment.bytes_mut()[20] |= 0x20; // more fragments follow
+    rig.send(0, 0, &fragment);
     rig.wait_served(1, 1);
     assert_eq!(rig.dropped(1, Reason::BadSegmentation), 1);
     rig.end();
 }
 
+/// One worker whose turns a test takes itself.
+struct ByHand {
+    worker: Worker,
+    clock: Clock,
+    counters: Vec<Arc<[PortCounters]>>,
+    ends: Vec<Opened>,
+    cache: PoolCache,
+}
+
+impl ByHand {
+    fn new(caps: &[Caps], pool: PoolConfig) -> Self {
+        let pool = Pool::new(pool).unwrap();
+        let setup = setup(1, Polling::Busy, pool);
+        let (snapshot, counters) = one_network(1, caps);
+        let (commands, inbox) = mpsc::channel();
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap();
+        let line = Line { inbox, wake: Arc::new(wake), pulse: Arc::default() };
+        let snapshot = Arc::new(ArcSwap::new(Arc::new(snapshot)));
+        let mut worker = Worker::new(0, None, &setup, snapshot, line).unwrap();
+        let mut ends = Vec::new();
+        for (n, &caps) in caps.iter().enumerate() {
+            let (near, far) = loopback::pair(1, caps).unwrap();
+            let queues = Queues { rx: near.rx, tx: near.tx.into_iter().next().unwrap() };
+            let (done, _taken) = oneshot::channel();
+            commands.send(Command::Attach { port: PortId(n as u16), attachment: 0, queues, done }).unwrap();
+            ends.push(far);
+        }
+        assert!(worker.obey());
+        Self { worker, clock: setup.clock, counters, ends, cache: pool.cache() }
+    }
+
+    fn send<'a>(&mut self, n: usize, frames: impl IntoIterator<Item = &'a VecFrame>) {
+        let mut out = FrameVec::new(64);
+        for frame in frames {
+            out.push(copy_of(frame, &mut self.cache)).unwrap();
+        }
+        let count = out.len() as u32;
+        assert_eq!(self.ends[n].tx[0].tx(&mut self.cache, &mut out).sent, count);
+    }
+
+    fn serve(&mut self) {
+        self.worker.serve(self.clock.now());
+    }
+
+    /// Takes all that has come out of the ports.
+    fn empty(&mut self) {
+        let mut got = FrameVec::new(256);
+        for end in &mut self.ends {
+            while end.rx[0].rx(&mut self.cache, &mut got).unwrap() > 0 {
+                got.drain().for_each(|frame| self.cache.release(frame));
+            }
+        }
+    }
+
+    /// Frames that left by port `n`, or were to.
+    fn served(&self, n: usize) -> u64 {
+        served(&self.counters[n][0])
+    }
+}
+
 /// The pipeline's own test of this is `allocations.rs` in its crate.
 #[test]
 fn a_worker_in_steady_state_allocates_nothing() {
-    let pool = Pool::new(PoolConfig { wire: WIRE, large: LARGE }).unwrap();
-    let setup = setup(1, Polling::Busy, pool);
-    let caps = [Caps::ALL, Caps::ALL, Caps::NONE];
-    let (snapshot, counters) = one_network(1, &caps);
-    let (commands, inbox) = mpsc::channel();
-    let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap();
-    let line = Line { inbox, wake: Arc::new(wake), pulse: Arc::default() };
-    let mut worker = Worker::new(0, None, &setup, Arc::new(ArcSwap::new(Arc::new(snapshot))), line).unwrap();
-    let mut ends = Vec::new();
-    for (n, &caps) in caps.iter().enumerate() {
-        let (near, far) = loopback::pair(1, caps).unwrap();
-        let queues = Queues { rx: near.rx, tx: near.tx.into_iter().next().unwrap() };
-        let (done, _taken) = oneshot::channel();
-        commands.send(Command::Attach { port: PortId(n as u16), attachment: 0, queues, done }).unwrap();
-        ends.push(far);
-    }
-    assert!(worker.obey());
-
-    let gso = frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2, 0x10).payload(&[7; 5000]).gso(1000);
+    let pool = PoolConfig { wire: WIRE, large: LARGE };
+    let mut rig = ByHand::new(&[Caps::ALL, Caps::ALL, Caps::NONE], pool);
     let kinds = [
         frame(B, A).payload(b"known").build(),
         frame(Mac::BROADCAST, A).payload(b"all").build(),
         frame(Mac([1, 0x80, 0xc2, 0, 0, 0]), A).payload(b"reserved").build(),
-        gso,
+        frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2, 0x10).payload(&[7; 5000]).gso(1000),
     ];
-    let mut cache = pool.cache();
-    let (mut out, mut back) = (FrameVec::new(64), FrameVec::new(256));
     let mut allocations = Vec::new();
     for _ in 0..3 {
-        for kind in kinds.iter().cycle().take(32) {
-            out.push(copy_of(kind, &mut cache)).unwrap();
-        }
-        assert_eq!(ends[0].tx[0].tx(&mut cache, &mut out).sent, 32);
+        rig.send(0, kinds.iter().cycle().take(32));
         // B is behind the port without GSO.
-        out.push(copy_of(&frame(A, B).payload(b"here").build(), &mut cache)).unwrap();
-        assert_eq!(ends[2].tx[0].tx(&mut cache, &mut out).sent, 1);
-        let now = setup.clock.now();
-        allocations.push(allocation_counter::measure(|| worker.serve(now)).count_total);
-        for end in &mut ends {
-            while end.rx[0].rx(&mut cache, &mut back).unwrap() > 0 {
-                back.drain().for_each(|frame| cache.release(frame));
-            }
-        }
+        rig.send(2, [&frame(A, B).payload(b"here").build()]);
+        allocations.push(allocation_counter::measure(|| rig.serve()).count_total);
+        // What was sent beyond a batch's share is paid.
+        (0..4).for_each(|_| rig.serve());
+        rig.empty();
     }
-    assert_eq!(counters[2][0].replicated.get(), 3 * 8 * 4, "each GSO frame is cut into five");
+    assert_eq!(rig.counters[2][0].replicated.get(), 3 * 8 * 4, "each GSO frame is cut into five");
     // The first batch makes room for what is kept of each port.
     assert_eq!(allocations[1..], [0, 0]);
+}
+
+#[test]
+fn frames_that_become_a_thousand_leave_the_others_their_turn() {
+    let pool = PoolConfig { wire: WIRE, large: 128 };
+    let mut rig = ByHand::new(&[Caps::ALL, Caps::ALL, Caps::NONE], pool);
+    rig.send(2, [&frame(Mac::BROADCAST, B).payload(b"here").build()]);
+    rig.serve();
+    let (to_b, to_a) = (rig.served(2), rig.served(0));
+    // 64 frames of 1000 segments each.
+    let dear = frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2, 0x10).payload(&[7; 48_000]).gso(48);
+    rig.send(0, std::iter::repeat_n(&dear, 64));
+    let cheap = frame(A, Mac([2, 0, 0, 0, 0, 3])).payload(b"of a neighbour").build();
+    rig.send(1, std::iter::repeat_n(&cheap, 64));
+    rig.serve();
+    let first_turn = rig.served(2) - to_b;
+    assert!((1000..=5000).contains(&first_turn), "{first_turn} segments in one turn");
+    assert_eq!(rig.served(0) - to_a, 64, "the neighbour has had its turn");
+    // The debt is paid in turns, while the neighbour goes on.
+    for turn in 2..=first_turn / 64 {
+        rig.send(1, std::iter::repeat_n(&cheap, 64));
+        rig.serve();
+        rig.empty();
+        assert_eq!(rig.served(2) - to_b, first_turn, "turn {turn}");
+        assert_eq!(rig.served(0) - to_a, 64 * turn);
+    }
+    // In the end all have been served.
+    let clock = Clock::start();
+    while rig.served(2) - to_b < 64_000 {
+        assert!(clock.now().as_nanos() < SOON.as_nanos() as u64, "{} of 64,000", rig.served(2) - to_b);
+        rig.serve();
+        rig.empty();
+    }
+    assert_eq!(rig.served(2) - to_b, 64_000);
 }
