@@ -118,6 +118,15 @@ impl Switch {
         self.process().id()
     }
 
+    /// What the daemon has open, as proc_pid_fd(5) names it; nothing if it has ended.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<String> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten();
+        // One that is closed meanwhile is not open.
+        let open = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        open.map(|target| target.display().to_string()).collect()
+    }
+
     /// Whether the daemon was started, and not yet stopped or killed.
     #[must_use]
     pub fn is_started(&self) -> bool {
