@@ -100,6 +100,27 @@ impl Rig {
     }
 }
 
+/// A queue whose kernel has dropped frames by now.
+struct Lossy(Box<dyn RxQueue>);
+
+impl RxQueue for Lossy {
+    fn rx(&mut self, pool: &mut PoolCache, out: &mut FrameVec) -> Result<usize, PortError> {
+        self.0.rx(pool, out)
+    }
+
+    fn arm(&mut self) {
+        self.0.arm();
+    }
+
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.0.fd()
+    }
+
+    fn missed(&mut self) -> u64 {
+        7
+    }
+}
+
 fn port(caps: Caps, counters: &Arc<[PortCounters]>) -> Port {
     Port {
         attachment: Attachment::Access(NetId(0)),
@@ -168,5 +189,21 @@ fn what_a_full_port_cannot_take_is_counted_there() {
         }
     }
     assert_eq!((counters[0].tx_packets.get(), rig.dropped(1, Reason::TxFull)), (1024, 476));
+    rig.end();
+}
+
+#[test]
+fn what_was_missed_just_before_the_detach_is_counted() {
+    let mut rig = Rig::new(1, Polling::Adaptive, &[Caps::ALL; 2]);
+    drop(rig.runtime.block_on(rig.workers.detach(PortId(0))));
+    let (near, far) = loopback::pair(1, Caps::ALL).unwrap();
+    let rx = near.rx.into_iter().map(|queue| Box::new(Lossy(queue)) as Box<dyn RxQueue>).collect();
+    rig.runtime.block_on(rig.workers.attach(PortId(0), 9, rx, near.tx));
+    // Sooner than a worker looks by itself.
+    let queues = rig.runtime.block_on(rig.workers.detach(PortId(0)));
+    assert_eq!(rig.counters[0][0].rx_missed.get(), 7);
+    rig.ends[0] = far;
+    let [queues] = queues.try_into().ok().unwrap();
+    rig.runtime.block_on(rig.workers.attach(PortId(0), 10, queues.rx, vec![queues.tx]));
     rig.end();
 }
