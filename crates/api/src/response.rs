@@ -510,6 +510,17 @@ pub struct Problem {
     pub mend: String,
 }
 
+impl Problem {
+    /// Stands at the end of a list that would be too long.
+    pub(crate) fn that_counts(more: usize) -> Option<Self> {
+        (more > 0).then(|| Self {
+            path: String::new(),
+            what: format!("{more} more mistakes are not listed"),
+            mend: "mend these first".to_owned(),
+        })
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.path.is_empty() {
