@@ -1,20 +1,13 @@
 //! Following the world: netdevs that come, go and change, and devices that fail under the workers.
 
-use std::time::Duration;
-
 use vswitch_api::topology::{Kind, Port};
 use vswitch_dataplane::PortId;
-use vswitch_dataplane::fdb::Filter;
 use vswitch_io::{Opened, RxQueue, TxQueue};
-use vswitch_wire::Instant;
 
-use super::device::{self, Device, NotOpened};
-use super::{Control, PortRecord, PortState, safety};
+use super::device::{self, Device, NotOpened, Outlook};
+use super::record::DeviceState;
+use super::{Control, safety};
 use crate::worker::Event;
-
-/// How long a netdev that was refused is left alone: the first time, and at most.
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Queues of a port that no worker has yet.
 pub(super) struct NewQueues {
@@ -28,72 +21,56 @@ impl Control {
     /// Brings every port in line with the links as they are now.
     pub(super) async fn follow_links(&mut self) {
         let mut changed = false;
-        let mut went_down = Vec::new();
         for config in self.desired.port.clone() {
-            let was_up = self.is_up(&config.name);
             changed |= self.follow_link(&config).await;
-            if was_up && !self.is_up(&config.name) {
-                went_down.push(config.name);
-            }
         }
         if changed {
             self.publish().await;
         }
-        // Only now: with the old snapshot a worker would learn from the last frames of the port.
-        for name in &went_down {
-            self.flush_port(name);
-        }
-    }
-
-    fn is_up(&self, name: &str) -> bool {
-        matches!(self.ports.get(name).map(|r| &r.state), Some(PortState::Attached(device)) if device.up)
     }
 
     /// True when the snapshot has to be made anew.
     async fn follow_link(&mut self, config: &Port) -> bool {
         let Some(record) = self.ports.get_mut(&config.name) else { return false };
-        let device = match &mut record.state {
-            PortState::Waiting(_) => return self.try_attach(config).await,
-            PortState::Attached(device) if device.elsewhere => return false,
-            PortState::Attached(device) => device,
+        let DeviceState::Attached(device) = &mut record.device else {
+            return self.try_attach(config).await;
         };
-        // A tap is newer than the last event when it is attached; its link is adopted by name.
-        let index = device.index.or_else(|| self.links.by_name(&device.netdev).map(|l| l.index));
-        let Some(index) = index else { return false };
-        device.index = Some(index);
-        let Some(link) = self.links.by_index(index).filter(|l| l.name == device.netdev) else {
-            if device.facts.kind == vswitch_io::Kind::Tap {
-                device.let_go();
-                tracing::info!(port = config.name, "the tap's netdev left the namespace");
-                return true;
+        let outlook = device.look_at(self.links.table());
+        match outlook {
+            Outlook::Same => false,
+            Outlook::Changed { was_up } => {
+                let is_up = device.up;
+                if was_up != is_up {
+                    tracing::info!(port = config.name, up = is_up, "link state");
+                }
+                if was_up && !is_up {
+                    self.mark_silent(&config.name);
+                }
+                true
             }
-            let why = format!("the netdev {:?} was deleted or renamed", device.netdev);
-            self.detach(&config.name, why).await;
-            // Another one of the same name may be there already.
-            self.try_attach(config).await;
-            return true;
-        };
-        let was_up = std::mem::replace(&mut device.up, link.up);
-        let old_mtu = std::mem::replace(&mut device.mtu, link.mtu);
-        if was_up != device.up {
-            tracing::info!(port = config.name, up = device.up, "link state");
+            Outlook::Elsewhere => {
+                tracing::info!(port = config.name, "the tap's netdev left the namespace");
+                true
+            }
+            Outlook::Gone => {
+                let why = format!("the netdev {:?} was deleted or renamed", device.netdev);
+                self.detach(&config.name, why).await;
+                // Another one of the same name may be there already.
+                self.try_attach(config).await;
+                true
+            }
         }
-        was_up != device.up || old_mtu != device.mtu
     }
 
     /// Tries to attach a port that waits; true when it is attached now.
-    ///
-    /// A netdev that was refused is left alone for a while, longer each time: opening one may block the
-    /// control thread, and turns settings of a NIC to and fro.
     pub(super) async fn try_attach(&mut self, config: &Port) -> bool {
         let Some(record) = self.ports.get(&config.name) else { return false };
-        let forced = record.forced;
-        if self.clock.now() < record.retry_at {
+        if !record.may_try(self.clock.now()) {
             return false;
         }
-        let opened = match safety::check(&self.links, config, forced, None).await {
-            Ok(()) => self.opener.open(config, &self.links),
-            Err(refusal) => Err(NotOpened::Refused(refusal.message)),
+        let opened = match safety::check(&self.links, config, record.forced, None).await {
+            Ok(()) => self.opener.open(config, self.links.table()),
+            Err(danger) => Err(NotOpened::Refused(danger.reason())),
         };
         match opened {
             Ok(opened) => {
@@ -104,9 +81,7 @@ impl Control {
             }
             Err(error) => {
                 if let (NotOpened::Refused(_), Some(record)) = (&error, self.ports.get_mut(&config.name)) {
-                    record.refusals += 1;
-                    record.retry_at =
-                        self.clock.now() + RETRY_MAX.min(RETRY_MIN * (1 << record.refusals.min(8)));
+                    record.on_refusal(self.clock.now());
                 }
                 self.set_waiting(&config.name, error.into_text());
                 false
@@ -116,11 +91,20 @@ impl Control {
 
     /// Notes why a port waits, and logs it when that is news.
     pub(super) fn set_waiting(&mut self, name: &str, why: String) {
-        let Some(record) = self.ports.get_mut(name) else { return };
-        if !matches!(&record.state, PortState::Waiting(old) if *old == why) {
+        if self.waits_for(name) != Some(&why) {
             tracing::info!(port = name, why, "the port waits");
         }
-        record.state = PortState::Waiting(why);
+        if let Some(record) = self.ports.get_mut(name) {
+            record.device = DeviceState::Waiting(why);
+        }
+    }
+
+    /// Why the port waits, if it does.
+    pub(super) fn waits_for(&self, name: &str) -> Option<&String> {
+        match &self.ports.get(name)?.device {
+            DeviceState::Waiting(why) => Some(why),
+            DeviceState::Attached(_) => None,
+        }
     }
 
     /// Makes an open device the port's. The queues are for [`Control::serve`], once a snapshot knows the port.
@@ -128,12 +112,12 @@ impl Control {
         let Opened { rx, tx, facts, guard } = opened;
         let port = PortId(self.port_ids.get(&config.name)?);
         let record = self.ports.get_mut(&config.name)?;
-        let link = self.links.by_name(config.netdev());
+        let link = self.links.table().by_name(config.netdev());
         self.attachments += 1;
         let attachment = self.attachments;
         tracing::info!(port = config.name, netdev = config.netdev(), kind = ?facts.kind, mode = facts.mode, "attached");
-        (record.refusals, record.retry_at) = (0, Instant::ZERO);
-        record.state = PortState::Attached(Device {
+        record.try_at_once();
+        record.device = DeviceState::Attached(Device {
             index: link.map(|l| l.index),
             netdev: config.netdev().to_owned(),
             attachment,
@@ -157,25 +141,27 @@ impl Control {
     pub(super) async fn detach(&mut self, name: &str, why: String) {
         let Some(id) = self.port_ids.get(name) else { return };
         let Some(record) = self.ports.get_mut(name) else { return };
-        if matches!(record.state, PortState::Waiting(_)) {
+        if record.device().is_none() {
             return;
         }
         tracing::info!(port = name, why, "detached");
-        let PortState::Attached(device) = std::mem::replace(&mut record.state, PortState::Waiting(why))
+        let DeviceState::Attached(device) = std::mem::replace(&mut record.device, DeviceState::Waiting(why))
         else {
             return;
         };
         drop(self.workers.detach(PortId(id)).await);
         drop(device.guard);
-        self.flush_port(name);
+        self.mark_silent(name);
     }
 
-    pub(super) fn flush_port(&self, name: &str) {
+    /// What was learnt at the port goes with the next snapshot: with this one a worker may learn from its last frames.
+    fn mark_silent(&mut self, name: &str) {
         if let Some(id) = self.port_ids.get(name) {
-            self.fdb.flush(Filter { port: Some(PortId(id)), ..Filter::default() });
+            self.stale.on_silence(PortId(id));
         }
     }
 
+    /// The daemon ends; nobody asks the FDB any more.
     pub(super) async fn detach_all(&mut self) {
         for name in self.ports.keys().cloned().collect::<Vec<_>>() {
             self.detach(&name, "the daemon ends".to_owned()).await;
@@ -186,18 +172,13 @@ impl Control {
         let Event::PortLost { port, attachment, error } = event;
         let Some(name) = self.port_ids.name(port.0).map(str::to_owned) else { return };
         // Netlink may have been faster, and every worker of the port tells it.
-        let is_current =
-            |r: &PortRecord| matches!(&r.state, PortState::Attached(d) if d.attachment == attachment);
-        if !self.ports.get(&name).is_some_and(is_current) {
-            return;
-        }
-        let was_elsewhere =
-            matches!(self.ports.get(&name).map(|r| &r.state), Some(PortState::Attached(d)) if d.elsewhere);
+        let Some(device) = self.device(&name).filter(|d| d.attachment == attachment) else { return };
+        let was_elsewhere = device.elsewhere;
         self.detach(&name, device::in_words(&error)).await;
         if was_elsewhere && let Some(record) = self.ports.get_mut(&name) {
             // Made anew it would be a tap of this host, in the network of whoever deleted it over there.
-            record.retry_at = Instant::from_secs(u64::MAX);
-            record.state = PortState::Waiting(
+            record.give_up();
+            record.device = DeviceState::Waiting(
                 "its netdev was deleted in another network namespace; delete the port and add it to make a new one".into(),
             );
         }
@@ -208,20 +189,16 @@ impl Control {
     /// owner let go), and AF_XDP must follow `ethtool -L`.
     pub(super) async fn check_devices(&mut self) {
         for config in self.desired.port.clone() {
-            let Some(PortState::Attached(device)) = self.ports.get(&config.name).map(|r| &r.state) else {
-                continue;
-            };
-            if device.has_other_queues() {
+            if self.device(&config.name).is_some_and(Device::has_other_queues) {
                 self.detach(&config.name, "the number of queues has changed".to_owned()).await;
                 if !self.try_attach(&config).await {
                     self.publish().await;
                 }
             }
         }
-        let waits =
-            |c: &&Port| matches!(self.ports.get(&c.name).map(|r| &r.state), Some(PortState::Waiting(_)));
-        let there = |c: &&Port| c.kind == Kind::Tap || self.links.by_name(c.netdev()).is_some();
-        let configs: Vec<Port> = self.desired.port.iter().filter(waits).filter(there).cloned().collect();
+        let is_there = |c: &&Port| c.kind == Kind::Tap || self.links.table().by_name(c.netdev()).is_some();
+        let waits = |c: &&Port| self.waits_for(&c.name).is_some();
+        let configs: Vec<Port> = self.desired.port.iter().filter(waits).filter(is_there).cloned().collect();
         for config in &configs {
             self.try_attach(config).await;
         }

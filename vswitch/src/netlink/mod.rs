@@ -1,41 +1,31 @@
 //! The kernel's links as the daemon follows them: one dump at the start, then events.
 
-use std::collections::HashMap;
+mod pace;
+mod table;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use futures_channel::mpsc::UnboundedReceiver;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
 
-/// One netdev of the daemon's network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Interface index; a device that is created anew has another one.
-    pub index: u32,
-    /// Name.
-    pub name: String,
-    /// Administratively up and with carrier.
-    pub up: bool,
-    /// MTU in bytes.
-    pub mtu: u32,
-    /// The kind in `ip -d link` terms, as in `veth` or `tun`; `None` for physical devices.
-    pub kind: Option<String>,
-    /// A bridge or bond that owns it.
-    pub controller: Option<u32>,
-    /// The device that it sends by: of a VLAN, macvlan or ipvlan device, for example.
-    pub lower: Option<u32>,
-}
+use crate::clock::Clock;
+use pace::Pace;
+pub use table::{Link, Table};
 
 /// Follows the links.
 pub struct Links {
     handle: Handle,
     events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
-    by_index: HashMap<u32, Link>,
+    clock: Clock,
+    table: Table,
+    pace: Pace,
     /// Events were lost: only a new dump tells the truth.
     stale: bool,
 }
@@ -45,63 +35,64 @@ impl Links {
     ///
     /// # Errors
     /// What netlink said.
-    pub async fn open() -> io::Result<Self> {
+    pub async fn open(clock: Clock) -> io::Result<Self> {
         let (connection, handle, events) = new_multicast_connection(&[MulticastGroup::Link])?;
         tokio::spawn(connection);
-        let mut links = Self { handle, events, by_index: HashMap::new(), stale: true };
+        let (table, pace) = (Table::default(), Pace::default());
+        let mut links = Self { handle, events, clock, table, pace, stale: true };
         links.resync().await?;
         Ok(links)
     }
 
-    /// The link of that name, if there is one now.
-    pub fn by_name(&self, name: &str) -> Option<&Link> {
-        self.by_index.values().find(|l| l.name == name)
+    /// What is known of the links.
+    pub fn table(&self) -> &Table {
+        &self.table
     }
 
-    /// The link of that index.
-    pub fn by_index(&self, index: u32) -> Option<&Link> {
-        self.by_index.get(&index)
-    }
-
-    /// Waits until some link has changed in a way that matters, and takes in everything that is
-    /// there to be read, so that a storm of events costs one round of the caller. Cancel-safe.
+    /// Waits until the links have changed in a way that matters, and it is time to look at them: a storm of events
+    /// costs the caller one round every few milliseconds. [`Self::catch_up`] is to follow. Cancel-safe.
     ///
     /// # Errors
     /// The netlink socket failed.
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
-            if self.stale {
-                self.resync().await?;
-                return Ok(());
-            }
-            let Some((message, _)) = self.events.next().await else {
-                return Err(io::Error::other("the netlink socket was closed"));
-            };
-            let mut changed = self.take(message);
-            while let Some(Some((message, _))) = self.events.next().now_or_never() {
-                changed |= self.take(message);
-            }
-            if changed && !self.stale {
-                return Ok(());
+            match self.pace.due_in(self.clock.now()) {
+                Some(Duration::ZERO) => return Ok(()),
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => {
+                    let Some((message, _)) = self.events.next().await else {
+                        return Err(io::Error::other("the netlink socket was closed"));
+                    };
+                    self.take(message);
+                }
             }
         }
     }
 
-    fn take(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> bool {
+    /// Takes in everything that there is to be read.
+    ///
+    /// # Errors
+    /// What netlink said.
+    pub async fn catch_up(&mut self) -> io::Result<()> {
+        while let Some(Some((message, _))) = self.events.next().now_or_never() {
+            self.take(message);
+        }
+        self.pace.on_pass(self.clock.now());
+        if self.stale {
+            self.resync().await?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) {
         match message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) if is_of_device(&m) => {
-                let link = read_link(&m);
-                link.is_some_and(|link| self.by_index.insert(link.index, link.clone()) != Some(link))
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) if is_of_device(&m) => {
-                self.by_index.remove(&m.header.index).is_some()
-            }
+            NetlinkPayload::InnerMessage(event) if self.table.take(&event) => self.pace.on_news(),
             // The socket's buffer ran over: what was lost is unknown.
             NetlinkPayload::Overrun(_) => {
                 self.stale = true;
-                true
+                self.pace.on_news();
             }
-            _ => false,
+            _ => {}
         }
     }
 
@@ -112,30 +103,8 @@ impl Links {
     pub async fn resync(&mut self) -> io::Result<bool> {
         let dump: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
-        let now: HashMap<u32, Link> = dump.iter().filter_map(read_link).map(|l| (l.index, l)).collect();
         self.stale = false;
-        if now == self.by_index {
-            return Ok(false);
-        }
-        self.by_index = now;
-        Ok(true)
-    }
-
-    /// Whether what leaves by link `upper` leaves by link `lower` in the end. A veth's other end is no lower link.
-    pub fn is_carried_by(&self, upper: u32, lower: u32) -> bool {
-        let mut at = upper;
-        // Bounded, in case that links of two namespaces seem to form a ring.
-        for _ in 0..8 {
-            if at == lower {
-                return true;
-            }
-            let Some(link) = self.by_index.get(&at).filter(|l| l.kind.as_deref() != Some("veth")) else {
-                return false;
-            };
-            let Some(next) = link.lower else { return false };
-            at = next;
-        }
-        false
+        Ok(self.table.replace(&dump))
     }
 
     /// The index of the link by which `destination` is reached, if there is a route.
@@ -171,42 +140,4 @@ fn links_of(route: &RouteMessage) -> impl Iterator<Item = u32> {
         RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
         _ => Vec::new(),
     })
-}
-
-/// Bridges tell of their ports in the same group, by the port's own index.
-fn is_of_device(message: &LinkMessage) -> bool {
-    message.header.interface_family == AddressFamily::Unspec
-}
-
-fn read_link(message: &LinkMessage) -> Option<Link> {
-    let flags = message.header.flags;
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
-        mtu: 0,
-        kind: None,
-        controller: None,
-        lower: None,
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Link(index) => link.lower = Some(*index).filter(|&i| i != link.index),
-            LinkAttribute::Controller(index) => link.controller = Some(*index).filter(|&i| i != 0),
-            LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind_name(kind)),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    (!link.name.is_empty()).then_some(link)
-}
-
-fn kind_name(kind: &InfoKind) -> String {
-    kind.to_string()
 }
