@@ -101,11 +101,8 @@ fn print_openapi() -> ExitCode {
 
 /// Reads and checks a topology file; on a mistake says where, what, and how to mend it.
 fn load(file: &Path) -> Result<Topology, ExitCode> {
-    let text = std::fs::read_to_string(file).map_err(|e| fail(2, &format!("{}: {e}", file.display())))?;
-    topology::load(&text, &file.display().to_string()).map_err(|problems| {
-        for problem in &problems {
-            eprintln!("{problem}");
-        }
+    topology::read(file).map_err(|error| {
+        eprintln!("{error}");
         ExitCode::from(2)
     })
 }

@@ -11,7 +11,7 @@ use vswitch_dataplane::NetId;
 use vswitch_io::{Opened, tap};
 
 use super::device::{self, NotOpened};
-use super::edit::{self, refuse};
+use super::edit;
 use super::record::PortRecord;
 use super::{Control, by_name, compile, safety};
 
@@ -76,7 +76,7 @@ impl Control {
     pub async fn apply(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
         let changes = self.diff(&next)?;
         // A netdev made just before the command counts, whether its event has been read or not.
-        let unread = |e| refuse(ErrorCode::Failed, format!("cannot read the links: {e}"), "");
+        let unread = |e| ErrorBody::new(ErrorCode::Failed, format!("cannot read the links: {e}"), "");
         if self.links.resync().await.map_err(unread)? {
             self.follow_links().await;
         }
@@ -112,7 +112,7 @@ impl Control {
     pub fn diff(&self, next: &Topology) -> Result<Changes, ErrorBody> {
         let problems = topology::check(next);
         if !problems.is_empty() {
-            return Err(edit::mistakes(problems));
+            return Err(ErrorBody::mistakes(problems));
         }
         self.refuse_what_needs_a_restart(next)?;
         Ok(Changes { changes: topology::diff(&self.desired, next) })
@@ -126,12 +126,12 @@ impl Control {
         if let Some(next) = edit::del_fdb(self.desired.clone(), key) {
             return self.apply(next, Options::default()).await;
         }
-        let network = self.net_ids.get(&key.network).ok_or_else(|| edit::no_network(&key.network))?;
+        let network = self.net_ids.get(&key.network).ok_or_else(|| ErrorBody::no_network(&key.network))?;
         if self.fdb.remove(NetId(network), key.mac) {
             return Ok(Changes::default());
         }
         let message = format!("{} is not in the FDB of network {:?}", key.mac, key.network);
-        Err(refuse(ErrorCode::NotFound, message, "`vswitchctl fdb list` shows all"))
+        Err(ErrorBody::new(ErrorCode::NotFound, message, "`vswitchctl fdb list` shows all"))
     }
 
     fn refuse_what_needs_a_restart(&self, next: &Topology) -> Result<(), ErrorBody> {
@@ -140,7 +140,11 @@ impl Control {
             return Ok(());
         }
         let mend = "start the daemon anew with this file, or leave [switch] cpus and polling as they are";
-        Err(refuse(ErrorCode::Conflict, "[switch] cpus and polling are fixed while the daemon runs", mend))
+        Err(ErrorBody::new(
+            ErrorCode::Conflict,
+            "[switch] cpus and polling are fixed while the daemon runs",
+            mend,
+        ))
     }
 
     /// A port of that name is attached, and the change does not concern its device. Where a refused port waits, one
@@ -182,8 +186,9 @@ impl Control {
     fn check_kept_devices(&self, next: &Topology) -> Result<(), ErrorBody> {
         for port in next.port.iter().filter(|p| self.wants_same_device(p)) {
             let Some(attached) = self.device(&port.name) else { continue };
-            device::check(port, &attached.facts)
-                .map_err(|why| refuse(ErrorCode::Failed, format!("port {:?}: {why}", port.name), ""))?;
+            device::check(port, &attached.facts).map_err(|why| {
+                ErrorBody::new(ErrorCode::Failed, format!("port {:?}: {why}", port.name), "")
+            })?;
         }
         Ok(())
     }
@@ -214,7 +219,7 @@ impl Control {
                 && !self.wants_same_device(config)
             {
                 let message = format!("port {:?}: {why}", config.name);
-                return Err(refuse(ErrorCode::Failed, message, "nothing was changed"));
+                return Err(ErrorBody::new(ErrorCode::Failed, message, "nothing was changed"));
             }
             prepared.push(Prepared { config, device });
         }

@@ -74,7 +74,7 @@ impl Remote {
         &self,
         ask: impl for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output = T> + 'a>> + Send + 'static,
     ) -> Result<T, ErrorBody> {
-        let ending = || edit::refuse(ErrorCode::Internal, "the daemon is about to end", "");
+        let ending = || ErrorBody::new(ErrorCode::Internal, "the daemon is about to end", "");
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |control| {
             let result = ask(control);

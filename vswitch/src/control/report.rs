@@ -17,10 +17,10 @@ use vswitch_wire::Caps;
 
 use crate::worker::Pulse;
 
+use super::Control;
 use super::compile::{self, DeviceInput};
 use super::device::Device;
 use super::record::{DeviceState, PortRecord};
-use super::{Control, edit};
 
 /// Sums of port counters over workers, or over ports.
 #[derive(Clone, Debug)]
@@ -345,8 +345,8 @@ impl Control {
 
     fn filter(&self, query: &FdbQuery) -> Result<Filter, ErrorBody> {
         let network =
-            query.network.as_deref().map(|n| self.net_ids.get(n).ok_or_else(|| edit::no_network(n)));
-        let port = query.port.as_deref().map(|p| self.port_ids.get(p).ok_or_else(|| edit::no_port(p)));
+            query.network.as_deref().map(|n| self.net_ids.get(n).ok_or_else(|| ErrorBody::no_network(n)));
+        let port = query.port.as_deref().map(|p| self.port_ids.get(p).ok_or_else(|| ErrorBody::no_port(p)));
         Ok(Filter {
             network: network.transpose()?.map(NetId),
             port: port.transpose()?.map(PortId),

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_api::response::{ErrorBody, ErrorCode};
 use vswitch_api::topology::{Kind, Port};
 
-use super::edit::refuse;
 use crate::netlink::Links;
 
 /// Stand for any far address: documentation prefixes (RFC 5737, RFC 3849, RFC 9637). A lab may have a route of its
@@ -39,7 +38,7 @@ impl Danger {
     pub(super) fn refusal(&self) -> ErrorBody {
         let mend = "use another netdev, or say --force (in a topology file: force = true) if you are sure that you \
                     will still reach this host";
-        refuse(ErrorCode::NeedsForce, format!("port {:?}: {}", self.port, self.what), mend)
+        ErrorBody::new(ErrorCode::NeedsForce, format!("port {:?}: {}", self.port, self.what), mend)
     }
 }
 

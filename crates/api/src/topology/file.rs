@@ -1,7 +1,8 @@
 //! Topology files: text to value with the place of every mistake, and back.
 
-use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -31,7 +32,37 @@ impl fmt::Display for FileProblem {
     }
 }
 
-/// Reads and checks a topology file. `file` is its name in messages.
+/// Why a file gives no topology. Shown as one line for each mistake.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error("{}: {source}; name a topology file that can be read", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What reading it gave.
+        source: io::Error,
+    },
+    /// It has mistakes; there is one at least.
+    #[error("{}", lines(.0))]
+    Mistakes(Vec<FileProblem>),
+}
+
+fn lines(problems: &[FileProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads and checks the topology in `file`.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn read(file: &Path) -> Result<Topology, ReadError> {
+    let unreadable = |source| ReadError::Unreadable { file: file.to_owned(), source };
+    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    load(&text, &file.display().to_string()).map_err(ReadError::Mistakes)
+}
+
+/// Reads and checks the text of a topology file. `file` is its name in messages.
 ///
 /// # Errors
 /// The mistakes that were found, in the order of the file: at most [`PROBLEMS_MAX`], and one more that counts the

@@ -4,7 +4,7 @@
 //! port. Every command edits such a value, every file is one, and `dump` writes one.
 //!
 //! Parse ([`load`]) -> [`check`] -> compile (the daemon's) -> [`diff`] -> apply (the daemon's). Everything
-//! here is pure. Field names are snake_case in JSON and kebab-case in TOML.
+//! here is pure, but for [`read`], which loads a file. Field names are snake_case in JSON and kebab-case in TOML.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -24,7 +24,7 @@ mod trunk;
 
 pub use check::check;
 pub use diff::{Action, Entry, actions, diff};
-pub use file::{FileProblem, load, to_toml};
+pub use file::{FileProblem, ReadError, load, read, to_toml};
 pub use trunk::TrunkEntry;
 
 /// The most ports of one switch.
