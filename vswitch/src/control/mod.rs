@@ -16,6 +16,8 @@ mod report;
 mod safety;
 mod stale;
 mod statics;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::collections::{BTreeMap, HashMap};
