@@ -63,8 +63,18 @@ impl Switch {
 
     /// Starts the daemon, again if it was stopped or killed, and waits until it answers.
     pub fn start(&mut self) {
+        let config = self.config();
+        self.start_with(&["--config".as_ref(), config.as_os_str()]);
+    }
+
+    /// The same, without a configuration file.
+    pub fn start_without_config(&mut self) {
+        self.start_with(&[]);
+    }
+
+    fn start_with(&mut self, args: &[&OsStr]) {
         let mut command = self.namespace.command(program("vswitch"));
-        command.arg("--config").arg(self.config()).arg("--socket").arg(self.socket());
+        command.args(args).arg("--socket").arg(self.socket());
         command.stderr(self.open_log());
         self.daemon = Some(Process::spawn(command).expect("the daemon starts"));
         wait_until("the daemon answers", SOON, || {

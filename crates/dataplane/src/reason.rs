@@ -61,7 +61,7 @@ drop_reasons! {
     PoolEmpty, "pool_empty", "no free frame was left for a copy or a segment";
     TxFull, "tx_full", "the port's transmit queue stayed full";
     TxError, "tx_error", "the kernel refused the frame";
-    PortGone, "port_gone", "the port was removed while the frame was in flight";
+    PortGone, "port_gone", "the port was being attached or removed while the frame was on its way";
 }
 
 impl Reason {

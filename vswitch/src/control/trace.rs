@@ -7,7 +7,6 @@ use vswitch_io::{Frame, FrameClass};
 use vswitch_wire::FrameBuf;
 
 use super::Control;
-use super::edit::{no_port, refuse};
 
 impl Control {
     /// Follows one frame through the pipeline.
@@ -17,14 +16,14 @@ impl Control {
     pub fn trace(&self, request: &Trace) -> Result<TraceResult, ErrorBody> {
         let invalid = |what: &str| {
             let mend = "give the frame from the destination MAC on, two hexadecimal digits a byte";
-            refuse(ErrorCode::Invalid, what, mend)
+            ErrorBody::new(ErrorCode::Invalid, what, mend)
         };
         let Some(ingress) = self.port_ids.get(&request.port).map(PortId) else {
-            return Err(no_port(&request.port));
+            return Err(ErrorBody::no_port(&request.port));
         };
         let bytes = from_hex(&request.frame).ok_or_else(|| invalid("the frame is not hexadecimal"))?;
         let mut pool = self.opener.pool.cache();
-        let empty = || refuse(ErrorCode::Failed, "no free frame", "try again");
+        let empty = || ErrorBody::new(ErrorCode::Failed, "no free frame", "try again");
         let mut frame = pool.acquire(FrameClass::Large).ok_or_else(empty)?;
         if bytes.len() > frame.capacity() {
             return Err(invalid("the frame is longer than any frame can be"));

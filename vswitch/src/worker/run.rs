@@ -15,7 +15,7 @@ use vswitch_io::FrameVec;
 use vswitch_wire::Instant;
 
 use super::dispatch::Dispatch;
-use super::queues::RxSet;
+use super::queues::{RxSet, Slot};
 use super::{Command, Event, Line, Polling, Queues, Setup};
 use crate::clock::Clock;
 
@@ -135,7 +135,19 @@ impl Worker {
     fn lose(&mut self, port: PortId, attachment: u64, error: vswitch_io::PortError) {
         // The channel holds more events than there are ports, and each port is lost once.
         let _ = self.events.try_send(Event::PortLost { port, attachment, error });
+        self.count_missed(|slot| slot.port == port);
         drop(self.rx.remove(port));
+    }
+
+    /// Counts what the kernel has dropped at these queues since the last time.
+    fn count_missed(&mut self, is_meant: impl Fn(&Slot) -> bool) {
+        let snapshot = self.snapshot.load();
+        for slot in self.rx.all().filter(|slot| is_meant(slot)) {
+            let missed = slot.newly_missed();
+            if let Some(counters) = snapshot.port(slot.port).and_then(|p| p.counters.get(self.index)) {
+                counters.rx_missed.add(missed);
+            }
+        }
     }
 
     fn chores(&mut self, now: Instant) {
@@ -147,13 +159,7 @@ impl Worker {
         // A queue that rests without frames to receive into would rest for ever, and one whose device is gone
         // would not tell.
         self.rx.unpark(now);
-        let snapshot = self.snapshot.load();
-        for slot in self.rx.all() {
-            let missed = slot.newly_missed();
-            if let Some(counters) = snapshot.port(slot.port).and_then(|p| p.counters.get(self.index)) {
-                counters.rx_missed.add(missed);
-            }
-        }
+        self.count_missed(|_| true);
     }
 
     /// Carries out the commands that wait; false when told to stop.
@@ -172,6 +178,7 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Detach { port, done } => {
+                    self.count_missed(|slot| slot.port == port);
                     let rx = self.rx.remove(port);
                     let tx = self.dispatch.remove(port);
                     let _ = done.send(tx.map(|tx| Queues { rx, tx }));

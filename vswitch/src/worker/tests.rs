@@ -115,6 +115,27 @@ impl Rig {
     }
 }
 
+/// A queue whose kernel has dropped frames by now.
+struct Lossy(Box<dyn RxQueue>);
+
+impl RxQueue for Lossy {
+    fn rx(&mut self, pool: &mut PoolCache, out: &mut FrameVec) -> Result<usize, PortError> {
+        self.0.rx(pool, out)
+    }
+
+    fn arm(&mut self) {
+        self.0.arm();
+    }
+
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.0.fd()
+    }
+
+    fn missed(&mut self) -> u64 {
+        7
+    }
+}
+
 /// Frames that were sent or dropped.
 fn served(counters: &PortCounters) -> u64 {
     counters.tx_packets.get() + counters.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>()
@@ -286,6 +307,22 @@ fn what_cannot_be_cut_is_counted_where_it_was_to_leave() {
     rig.send(0, 0, &fragment);
     rig.wait_served(1, 1);
     assert_eq!(rig.dropped(1, Reason::BadSegmentation), 1);
+    rig.end();
+}
+
+#[test]
+fn what_was_missed_just_before_the_detach_is_counted() {
+    let mut rig = Rig::new(1, Polling::Adaptive, &[Caps::ALL; 2]);
+    drop(rig.runtime.block_on(rig.workers.detach(PortId(0))));
+    let (near, far) = loopback::pair(1, Caps::ALL).unwrap();
+    let rx = near.rx.into_iter().map(|queue| Box::new(Lossy(queue)) as Box<dyn RxQueue>).collect();
+    rig.runtime.block_on(rig.workers.attach(PortId(0), 9, rx, near.tx));
+    // Sooner than a worker looks by itself.
+    let queues = rig.runtime.block_on(rig.workers.detach(PortId(0)));
+    assert_eq!(rig.counters[0][0].rx_missed.get(), 7);
+    rig.ends[0] = far;
+    let [queues] = queues.try_into().ok().unwrap();
+    rig.runtime.block_on(rig.workers.attach(PortId(0), 10, queues.rx, vec![queues.tx]));
     rig.end();
 }
 
