@@ -157,7 +157,7 @@ pub(crate) struct PortOptions {
     /// The largest packet in bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<Setting<u32>>,
-    /// Attach even the netdev that carries the default route or this session
+    /// Attach even the netdev that carries the default route or this session; in a file: force = true
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -244,7 +244,7 @@ pub(crate) struct Apply {
     /// Say what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Attach even the netdev that carries the default route or this session
+    /// Attach even the netdev that carries the default route or this session; in a file: force = true
     #[arg(long)]
     pub(crate) force: bool,
 }
