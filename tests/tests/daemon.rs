@@ -93,6 +93,7 @@ fn a_restart_under_load_carries_on() {
 
 #[test]
 fn ports_come_and_go_without_a_leak() {
+    const CYCLES: usize = 10;
     scenario(TWO_KINDS, |lab| {
         let cycle = || {
             for (name, kind) in [("a", "xdp"), ("b", "packet")] {
@@ -106,12 +107,13 @@ fn ports_come_and_go_without_a_leak() {
         };
         cycle();
         let before = lab.switch.descriptors();
-        for _ in 0..10 {
+        for _ in 0..CYCLES {
             cycle();
         }
-        // Fewer is no leak: a connection of a command may have been open still when they were counted first.
-        wait_until(&format!("as many descriptors as before: {before:#?}"), SOON, || {
-            lab.switch.descriptors().len() <= before.len()
+        // A worker opens its BPF program for bursts once, when it first meets one, which may be after the first count;
+        // and a connection of a command may be open still. A leak is one descriptor a cycle, at least.
+        wait_until(&format!("about as many descriptors as before: {before:#?}"), SOON, || {
+            lab.switch.descriptors().len() < before.len() + CYCLES
         });
         assert!(lab.switch.namespace.link("t").expect("links").is_none(), "the tap is left behind");
     });
