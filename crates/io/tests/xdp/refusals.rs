@@ -4,6 +4,7 @@ use vswitch_io::OpenError;
 use vswitch_io::xdp::{self, Options};
 
 use crate::lab::{Host, enter_switch, run};
+use crate::net::wait_until;
 use crate::port::Port;
 use crate::{assert_whole, bpf, ifindex, pool};
 
