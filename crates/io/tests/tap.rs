@@ -1,8 +1,12 @@
 //! The tap driver, with the host's stack or the AF_PACKET driver on the tap's netdev. Needs root.
+#![allow(unsafe_code)] // an ioctl
 #![allow(clippy::unwrap_used)]
 
 mod net;
 
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
 use net::{
@@ -194,4 +198,56 @@ fn what_cannot_be_a_tap_of_ours_is_refused_with_the_reason() {
     ] {
         assert_eq!(open(&netns, name, 1).err().unwrap().to_string(), text);
     }
+}
+
+/// A tap's fd as a guest's hypervisor holds it, with bare vnet headers of 10 bytes.
+fn guest(name: &str) -> File {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    // SAFETY: plain numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the request is live.
+    assert_eq!(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) }, 0);
+    tun
+}
+
+#[test]
+fn a_frame_of_unknown_gso_is_counted_and_does_not_block_the_ring() {
+    const GSO_UDP: u8 = 3; // VIRTIO_NET_HDR_GSO_UDP: fragmentation, of old
+    let (netns, pool) = (Netns::new(), pool());
+    let mut guest = netns.within(|| guest("vm"));
+    netns.ip("link set vm up");
+    let mut port = End::new(netns.within(|| packet::open("vm", 1)).unwrap(), pool);
+    let mut write = |header: [u8; 10], bytes: &[u8]| {
+        assert_eq!(guest.write(&[&header, bytes].concat()).unwrap(), header.len() + bytes.len());
+    };
+    let datagram = |kind| {
+        let mut bytes = ethernet(14 + 20 + 8 + 3000, 3);
+        bytes[12..34]
+            .copy_from_slice(&[8, 0, 0x45, 0, 11, 212, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        bytes[38..40].copy_from_slice(&3008_u16.to_be_bytes());
+        // Checksum needed from 34 on, its place 6 bytes further; segments of 1000 bytes.
+        ([1, kind, 42, 0, 232, 3, 34, 0, 6, 0], bytes)
+    };
+    for round in 0..3 {
+        write([0; 10], &ethernet(60, round));
+        assert_eq!(port.receive(1), [plain(60, round)]);
+        // More than the ring has slots.
+        for _ in 0..700 {
+            let (header, bytes) = datagram(GSO_UDP);
+            write(header, &bytes);
+        }
+        let (header, bytes) = datagram(5); // VIRTIO_NET_HDR_GSO_UDP_L4
+        write(header, &bytes);
+        let (got, meta) = port.receive(1).remove(0);
+        assert_eq!(
+            (got, meta.offload.gso),
+            (bytes, Some(Gso { kind: GsoKind::Udp, size: 1000, ecn: false }))
+        );
+        assert_eq!(port.port.rx[0].missed(), 700 * (u64::from(round) + 1));
+    }
+    assert!(!port.port.facts.mode.contains("GSO"), "{}", port.port.facts.mode);
+    drop(port);
+    assert_all_free(pool);
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use vswitch_wire::vlan::TPID_8021Q;
 use vswitch_wire::{FrameBuf, FrameMeta, Tag, vnet};
 
+use super::filter::{Filter, FilterError};
 use super::ring::{Ring, Slot};
 use super::socket::{Socket, VNET};
 use crate::pool::LARGE_CAPACITY;
@@ -35,6 +36,7 @@ enum Received {
 #[derive(Debug)]
 pub(super) struct Rx {
     socket: Socket,
+    filter: Result<Filter, FilterError>,
     ring: Ring,
     next: usize,
     missed: u64,
@@ -60,13 +62,19 @@ impl Rx {
                 mr_address: [0; 8],
             },
         )?;
+        let filter = Filter::attach(&socket);
         socket.bind(ifindex, libc::ETH_P_ALL)?;
-        Ok(Self { socket, ring, next: 0, missed: 0, empty_polls: 0, gone: false })
+        Ok(Self { socket, filter, ring, next: 0, missed: 0, empty_polls: 0, gone: false })
     }
 
     /// Whether frames have Ethernet headers.
     pub(super) fn is_ethernet(&self) -> io::Result<bool> {
         Ok(self.socket.name()?.sll_hatype == libc::ARPHRD_ETHER)
+    }
+
+    /// Why frames of an unknown GSO type are not refused.
+    pub(super) fn unfiltered(&self) -> Option<&FilterError> {
+        self.filter.as_ref().err()
     }
 
     /// The next frame that was too large for a slot. With several CPUs receiving it may be another one than that of
@@ -223,7 +231,8 @@ impl RxQueue for Rx {
 
     fn missed(&mut self) -> u64 {
         self.missed += u64::from(self.socket.dropped().unwrap_or(0));
-        self.missed
+        // The kernel does not count what a filter refuses.
+        self.missed + self.filter.as_ref().map_or(0, |filter| filter.refused().unwrap_or(0))
     }
 }
 

@@ -21,7 +21,6 @@
 //! Threads: queues belong to workers; opening and dropping the guard to control. Both may block, for a fifth of a
 //! second at worst.
 
-mod btf;
 mod device;
 mod features;
 mod link;
@@ -38,9 +37,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vswitch_wire::Caps;
 
-use crate::bpf;
 use crate::pool::{LARGE_CAPACITY, Pool};
 use crate::{Facts, FrameClass, Kind, OpenError, Opened, RxQueue, TxQueue};
+use crate::{bpf, btf};
 use device::{Device, Family};
 use link::Link;
 use rx::{Looks, XdpRx};
