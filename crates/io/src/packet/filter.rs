@@ -10,6 +10,9 @@
 //! so the type is read from the skb itself, whose layout the kernel's BTF describes. Frames without GSO pass
 //! after three instructions.
 //!
+//! Where there is no filter (see [`Filter::attach`]) the queue finds out that its ring is blocked, and has its port
+//! opened anew.
+//!
 //! Other ways are worse: TPACKET_V3 leaves a garbage entry in its block instead, and hands out frames late; a new ring
 //! costs two grace periods of RCU for each such frame, which its sender may repeat at will.
 

@@ -42,6 +42,10 @@ pub(super) struct Rx {
     missed: u64,
     empty_polls: u32,
     gone: bool,
+    /// `missed` at the last look, where there was no filter and nothing in the ring, then and since.
+    missed_while_empty: Option<u64>,
+    /// A frame that no filter refused has blocked the ring (see `filter`).
+    blocked: bool,
 }
 
 impl Rx {
@@ -64,7 +68,17 @@ impl Rx {
         )?;
         let filter = Filter::attach(&socket);
         socket.bind(ifindex, libc::ETH_P_ALL)?;
-        Ok(Self { socket, filter, ring, next: 0, missed: 0, empty_polls: 0, gone: false })
+        Ok(Self {
+            socket,
+            filter,
+            ring,
+            next: 0,
+            missed: 0,
+            empty_polls: 0,
+            gone: false,
+            missed_while_empty: None,
+            blocked: false,
+        })
     }
 
     /// Whether frames have Ethernet headers.
@@ -120,6 +134,18 @@ impl Rx {
         self.empty_polls = 0;
         self.socket.clear_error();
         self.gone = self.socket.name().is_ok_and(|name| name.sll_ifindex <= 0);
+        if self.filter.is_err() {
+            self.look_for_block();
+        }
+    }
+
+    /// The kernel drops frames for want of an empty slot, or of a vnet header. So a ring that was empty at the last look,
+    /// gave out nothing since, and is empty, while frames were dropped, is blocked: there is no way but a new one.
+    fn look_for_block(&mut self) {
+        let is_empty = self.ring.slot(self.next).status() & libc::TP_STATUS_USER == 0;
+        self.missed += u64::from(self.socket.dropped().unwrap_or(0));
+        self.blocked |= is_empty && self.missed_while_empty.is_some_and(|before| before < self.missed);
+        self.missed_while_empty = is_empty.then_some(self.missed);
     }
 }
 
@@ -208,6 +234,7 @@ impl RxQueue for Rx {
             }
             slot.set_status(libc::TP_STATUS_KERNEL);
             self.next = self.ring.after(self.next);
+            self.missed_while_empty = None;
         }
         if count > 0 {
             self.empty_polls = 0;
@@ -216,6 +243,10 @@ impl RxQueue for Rx {
         self.empty_polls += 1;
         if self.empty_polls >= POLLS_PER_CHECK {
             self.check();
+        }
+        if self.blocked {
+            let why = "a frame of an unknown GSO type has blocked the receive ring";
+            return Err(PortError::Failed(io::Error::other(why)));
         }
         if self.gone { Err(PortError::Gone) } else { Ok(0) }
     }
