@@ -89,8 +89,7 @@ fn mode(
         mode += &format!("; the host's own stack hears the frames too, tcx was refused: {e}");
     }
     if let Some(e) = unfiltered {
-        mode +=
-            &format!("; a frame of an unknown GSO type blocks the receive ring, the filter was refused: {e}");
+        mode += &format!("; after a frame of unknown GSO the port is opened anew, there is no filter: {e}");
     }
     mode
 }

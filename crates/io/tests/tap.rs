@@ -279,7 +279,8 @@ fn without_a_filter_a_blocked_ring_is_found_out() {
         packet::open("vm", 1)
     };
     let mut port = End::new(netns.within(open).unwrap(), pool);
-    assert!(port.port.facts.mode.contains("unknown GSO"), "{}", port.port.facts.mode);
+    let mode = &port.port.facts.mode;
+    assert!(mode.contains("unknown GSO") && mode.contains("CAP_PERFMON"), "{mode}");
     for round in 0..3 {
         write(&mut guest, ([0; 10], ethernet(60, round)));
         assert_eq!(port.receive(1), [plain(60, round)]);

@@ -37,7 +37,8 @@ pub(super) enum FilterError {
     NoBtf,
     #[error("the kernel refused to {step}: {source}")]
     System { step: &'static str, source: io::Error },
-    #[error(transparent)]
+    /// The verifier's log is left out: it is the whole program, and what is missing is the right.
+    #[error("the kernel refused its program, which needs CAP_BPF and CAP_PERFMON: {}", .0.source)]
     Program(#[from] LoadError),
 }
 
