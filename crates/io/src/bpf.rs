@@ -67,9 +67,29 @@ impl Insn {
         Self::new(0x07, dst, Reg::R0, 0, value)
     }
 
+    /// `dst += src` (section 4.1: ALU64, ADD, X).
+    pub(crate) const fn add_register(dst: Reg, src: Reg) -> Self {
+        Self::new(0x0f, dst, src, 0, 0)
+    }
+
+    /// `dst &= mask` (section 4.1: ALU64, AND, K).
+    pub(crate) const fn and(dst: Reg, mask: i32) -> Self {
+        Self::new(0x57, dst, Reg::R0, 0, mask)
+    }
+
     /// `dst = *(u32 *)(src + offset)` (section 5.2: LDX, MEM, W).
     pub(crate) const fn load(dst: Reg, src: Reg, offset: i16) -> Self {
         Self::new(0x61, dst, src, offset, 0)
+    }
+
+    /// `dst = *(u64 *)(src + offset)` (section 5.2: LDX, MEM, DW).
+    pub(crate) const fn load_long(dst: Reg, src: Reg, offset: i16) -> Self {
+        Self::new(0x79, dst, src, offset, 0)
+    }
+
+    /// `*(u64 *)dst += src`, at once for all CPUs (section 5.3: STX, ATOMIC, DW, ADD).
+    pub(crate) const fn add_atomic(dst: Reg, src: Reg) -> Self {
+        Self::new(0xdb, dst, src, 0, 0)
     }
 
     /// `*(u32 *)(dst + offset) = src` (section 5.2: STX, MEM, W).
@@ -80,6 +100,11 @@ impl Insn {
     /// `dst = map`, two instructions (section 5.4: `map_by_fd`).
     pub(crate) fn map(dst: Reg, map: BorrowedFd<'_>) -> [Self; 2] {
         [Self::new(0x18, dst, Reg::R1, 0, map.as_raw_fd()), Self::new(0, Reg::R0, Reg::R0, 0, 0)]
+    }
+
+    /// `dst` = the address of the first value of `map`, an array; two instructions (section 5.4: `map_val(map_by_fd)`).
+    pub(crate) fn map_value(dst: Reg, map: BorrowedFd<'_>) -> [Self; 2] {
+        [Self::new(0x18, dst, Reg::R2, 0, map.as_raw_fd()), Self::new(0, Reg::R0, Reg::R0, 0, 0)]
     }
 
     /// Calls a function of the kernel by its number in linux/bpf.h (section 4.3.1).
@@ -137,6 +162,8 @@ pub(crate) fn assemble(lines: &[Line]) -> Vec<Insn> {
     insns
 }
 
+/// `BPF_PROG_TYPE_SOCKET_FILTER` of linux/bpf.h.
+pub(crate) const PROG_TYPE_SOCKET_FILTER: u32 = 1;
 /// `BPF_PROG_TYPE_SCHED_CLS` of linux/bpf.h.
 pub(crate) const PROG_TYPE_SCHED_CLS: u32 = 3;
 /// `BPF_TCX_INGRESS` of linux/bpf.h (kernel 6.6).
@@ -168,6 +195,7 @@ pub(crate) struct LoadError {
 }
 
 const CMD_MAP_CREATE: libc::c_int = 0;
+const CMD_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const CMD_MAP_UPDATE_ELEM: libc::c_int = 2;
 const CMD_PROG_LOAD: libc::c_int = 5;
 const CMD_PROG_TEST_RUN: libc::c_int = 10;
@@ -193,7 +221,7 @@ struct MapCreate {
 }
 
 #[repr(C)]
-struct MapUpdate {
+struct MapElement {
     map_fd: u32,
     pad: u32,
     key: u64,
@@ -348,7 +376,7 @@ fn create_map(mut attr: MapCreate) -> io::Result<OwnedFd> {
 /// What the kernel said.
 pub(crate) fn set_socket(map: BorrowedFd<'_>, key: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
     let value = socket.as_raw_fd();
-    let mut attr = MapUpdate {
+    let mut attr = MapElement {
         map_fd: map.as_raw_fd() as u32,
         pad: 0,
         key: (&raw const key) as u64,
@@ -357,6 +385,24 @@ pub(crate) fn set_socket(map: BorrowedFd<'_>, key: u32, socket: BorrowedFd<'_>) 
     };
     // SAFETY: key and value are four bytes, as the map says, and outlive the call.
     unsafe { call(CMD_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
+}
+
+/// The first value of an array of u64.
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn first_value(map: BorrowedFd<'_>) -> io::Result<u64> {
+    let (key, mut value) = (0_u32, 0_u64);
+    let mut attr = MapElement {
+        map_fd: map.as_raw_fd() as u32,
+        pad: 0,
+        key: (&raw const key) as u64,
+        value: (&raw mut value) as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value are as long as the map says, and outlive the call.
+    unsafe { call(CMD_MAP_LOOKUP_ELEM, &mut attr) }?;
+    Ok(value)
 }
 
 /// Runs a program once on a new skb with these bytes, of which the first are an Ethernet header, as one that came

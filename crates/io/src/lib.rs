@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // the home of unsafe: each block says why it is sound
 
 mod bpf;
+mod btf;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
 mod hoststack;

@@ -24,12 +24,14 @@ use crate::port::{Facts, Kind, OpenError, Opened, TxQueue};
 use crate::{hoststack, netdev};
 
 mod batch;
+mod filter;
 mod ring;
 mod rx;
 mod socket;
 mod tx;
 
 use batch::{BatchError, Netns};
+use filter::FilterError;
 use rx::Rx;
 use tx::Tx;
 
@@ -54,12 +56,13 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     let netns = batches.as_ref().ok().copied();
     let tx: io::Result<Vec<_>> = (0..workers).map(|_| Tx::open(ifindex, netns)).collect();
     let tx = tx.map_err(|e| lost(name, e, "open a transmit socket"))?;
+    let mode = mode(&batches, &filter, rx.unfiltered());
     Ok(Opened {
         rx: vec![Box::new(rx)],
         tx: tx.into_iter().map(|q| Box::new(q) as Box<dyn TxQueue>).collect(),
         facts: Facts {
             kind: Kind::Packet,
-            mode: mode(&batches, &filter),
+            mode,
             rx_queues: 1,
             caps: Caps::ALL,
             rx_caps: Caps::ALL,
@@ -72,7 +75,11 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     })
 }
 
-fn mode(batches: &Result<Netns, BatchError>, filter: &io::Result<OwnedFd>) -> String {
+fn mode(
+    batches: &Result<Netns, BatchError>,
+    filter: &io::Result<OwnedFd>,
+    unfiltered: Option<&FilterError>,
+) -> String {
     let mut mode = "vnet headers".to_owned();
     match batches {
         Ok(_) => mode += ", batched transmit",
@@ -80,6 +87,9 @@ fn mode(batches: &Result<Netns, BatchError>, filter: &io::Result<OwnedFd>) -> St
     }
     if let Err(e) = filter {
         mode += &format!("; the host's own stack hears the frames too, tcx was refused: {e}");
+    }
+    if let Some(e) = unfiltered {
+        mode += &format!("; after a frame of unknown GSO the port is opened anew, there is no filter: {e}");
     }
     mode
 }

@@ -1,14 +1,18 @@
 //! The tap driver, with the host's stack or the AF_PACKET driver on the tap's netdev. Needs root.
+#![allow(unsafe_code)] // an ioctl, capget and capset are system calls
 #![allow(clippy::unwrap_used)]
 
 mod net;
 
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
 use net::{
     End, Netns, Seen, assert_all_free, datagrams, ethernet, forwarding, pool, snmp, transfer, wait_until,
 };
-use vswitch_io::{OpenError, Opened, Pool, packet, tap};
+use vswitch_io::{OpenError, Opened, Pool, PortError, packet, tap};
 use vswitch_wire::{FrameMeta, Gso, GsoKind, Tag};
 
 fn open(netns: &Netns, name: &str, workers: usize) -> Result<Opened, OpenError> {
@@ -194,4 +198,107 @@ fn what_cannot_be_a_tap_of_ours_is_refused_with_the_reason() {
     ] {
         assert_eq!(open(&netns, name, 1).err().unwrap().to_string(), text);
     }
+}
+
+/// A tap's fd as a guest's hypervisor holds it, with bare vnet headers of 10 bytes.
+fn guest(name: &str) -> File {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    // SAFETY: plain numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the request is live.
+    assert_eq!(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) }, 0);
+    tun
+}
+
+/// A large datagram with the vnet header of a guest that leaves `gso_type` to do: in parts of 1000 bytes, checksum needed.
+fn large_datagram(gso_type: u8) -> ([u8; 10], Vec<u8>) {
+    let mut bytes = ethernet(14 + 20 + 8 + 3000, 3);
+    let ip = [0x45, 0, 11, 212, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    bytes[12..14].copy_from_slice(&[8, 0]);
+    bytes[14..34].copy_from_slice(&ip);
+    bytes[38..40].copy_from_slice(&3008_u16.to_be_bytes());
+    ([1, gso_type, 42, 0, 232, 3, 34, 0, 6, 0], bytes)
+}
+
+fn write(guest: &mut File, (header, bytes): ([u8; 10], Vec<u8>)) {
+    assert_eq!(guest.write(&[&header, &bytes[..]].concat()).unwrap(), header.len() + bytes.len());
+}
+
+/// `VIRTIO_NET_HDR_GSO_UDP`: fragmentation, of old.
+const GSO_UDP: u8 = 3;
+
+#[test]
+fn a_frame_of_unknown_gso_is_counted_and_does_not_block_the_ring() {
+    let (netns, pool) = (Netns::new(), pool());
+    let mut guest = netns.within(|| guest("vm"));
+    netns.ip("link set vm up");
+    let mut port = End::new(netns.within(|| packet::open("vm", 1)).unwrap(), pool);
+    for round in 0..3 {
+        write(&mut guest, ([0; 10], ethernet(60, round)));
+        assert_eq!(port.receive(1), [plain(60, round)]);
+        // More than the ring has slots.
+        (0..700).for_each(|_| write(&mut guest, large_datagram(GSO_UDP)));
+        let (header, bytes) = large_datagram(5); // VIRTIO_NET_HDR_GSO_UDP_L4
+        write(&mut guest, (header, bytes.clone()));
+        let (got, meta) = port.receive(1).remove(0);
+        let gso = Gso { kind: GsoKind::Udp, size: 1000, ecn: false };
+        assert_eq!((got, meta.offload.gso), (bytes, Some(gso)));
+        assert_eq!(port.port.rx[0].missed(), 700 * (u64::from(round) + 1));
+    }
+    assert!(!port.port.facts.mode.contains("GSO"), "{}", port.port.facts.mode);
+    drop(port);
+    assert_all_free(pool);
+}
+
+/// Takes CAP_PERFMON and CAP_SYS_ADMIN, which implies it, from the calling thread (capabilities(7)).
+fn give_up_perfmon() {
+    const VERSION_3: u32 = 0x2008_0522;
+    const CAP_SYS_ADMIN: u32 = 21;
+    const CAP_PERFMON: u32 = 38;
+    let header = [VERSION_3, 0]; // of this thread
+    // Effective, permitted and inheritable; capabilities 0 to 31, then the others.
+    let mut sets = [[0_u32; 3]; 2];
+    // SAFETY: both are as long as version 3 says.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()), 0);
+        sets[0][0] &= !(1 << CAP_SYS_ADMIN);
+        sets[1][0] &= !(1 << (CAP_PERFMON - 32));
+        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()), 0);
+    }
+}
+
+#[test]
+fn without_a_filter_a_blocked_ring_is_found_out() {
+    let (netns, pool) = (Netns::new(), pool());
+    let mut guest = netns.within(|| guest("vm"));
+    netns.ip("link set vm up");
+    let open = || {
+        give_up_perfmon();
+        packet::open("vm", 1)
+    };
+    let mut port = End::new(netns.within(open).unwrap(), pool);
+    let mode = &port.port.facts.mode;
+    assert!(mode.contains("unknown GSO") && mode.contains("CAP_PERFMON"), "{mode}");
+    for round in 0..3 {
+        write(&mut guest, ([0; 10], ethernet(60, round)));
+        assert_eq!(port.receive(1), [plain(60, round)]);
+    }
+    write(&mut guest, large_datagram(GSO_UDP));
+    let mut error = None;
+    let mut written = 1;
+    wait_until("the driver to notice", || {
+        write(&mut guest, ([0; 10], ethernet(60, 9)));
+        written += 1;
+        port.port.rx[0].arm();
+        error = port.poll().err();
+        error.is_some()
+    });
+    assert!(matches!(error, Some(PortError::Failed(_))), "{error:?}");
+    assert!(written <= 4, "two looks do: {written}");
+    assert_eq!(port.port.rx[0].missed(), written, "each frame is counted once");
+    drop(port);
+    assert_eq!(End::new(netns.within(open).unwrap(), pool).port.rx[0].missed(), 0);
+    assert_all_free(pool);
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use vswitch_wire::vlan::TPID_8021Q;
 use vswitch_wire::{FrameBuf, FrameMeta, Tag, vnet};
 
+use super::filter::{Filter, FilterError};
 use super::ring::{Ring, Slot};
 use super::socket::{Socket, VNET};
 use crate::pool::LARGE_CAPACITY;
@@ -35,11 +36,16 @@ enum Received {
 #[derive(Debug)]
 pub(super) struct Rx {
     socket: Socket,
+    filter: Result<Filter, FilterError>,
     ring: Ring,
     next: usize,
     missed: u64,
     empty_polls: u32,
     gone: bool,
+    /// `missed` at the last look, where there was no filter and nothing in the ring, then and since.
+    missed_while_empty: Option<u64>,
+    /// A frame that no filter refused has blocked the ring (see `filter`).
+    blocked: bool,
 }
 
 impl Rx {
@@ -60,13 +66,29 @@ impl Rx {
                 mr_address: [0; 8],
             },
         )?;
+        let filter = Filter::attach(&socket);
         socket.bind(ifindex, libc::ETH_P_ALL)?;
-        Ok(Self { socket, ring, next: 0, missed: 0, empty_polls: 0, gone: false })
+        Ok(Self {
+            socket,
+            filter,
+            ring,
+            next: 0,
+            missed: 0,
+            empty_polls: 0,
+            gone: false,
+            missed_while_empty: None,
+            blocked: false,
+        })
     }
 
     /// Whether frames have Ethernet headers.
     pub(super) fn is_ethernet(&self) -> io::Result<bool> {
         Ok(self.socket.name()?.sll_hatype == libc::ARPHRD_ETHER)
+    }
+
+    /// Why frames of an unknown GSO type are not refused.
+    pub(super) fn unfiltered(&self) -> Option<&FilterError> {
+        self.filter.as_ref().err()
     }
 
     /// The next frame that was too large for a slot. With several CPUs receiving it may be another one than that of
@@ -112,6 +134,18 @@ impl Rx {
         self.empty_polls = 0;
         self.socket.clear_error();
         self.gone = self.socket.name().is_ok_and(|name| name.sll_ifindex <= 0);
+        if self.filter.is_err() {
+            self.look_for_block();
+        }
+    }
+
+    /// The kernel drops frames for want of an empty slot, or of a vnet header. So a ring that was empty at the last look,
+    /// gave out nothing since, and is empty, while frames were dropped, is blocked: there is no way but a new one.
+    fn look_for_block(&mut self) {
+        let is_empty = self.ring.slot(self.next).status() & libc::TP_STATUS_USER == 0;
+        self.missed += u64::from(self.socket.dropped().unwrap_or(0));
+        self.blocked |= is_empty && self.missed_while_empty.is_some_and(|before| before < self.missed);
+        self.missed_while_empty = is_empty.then_some(self.missed);
     }
 }
 
@@ -200,6 +234,7 @@ impl RxQueue for Rx {
             }
             slot.set_status(libc::TP_STATUS_KERNEL);
             self.next = self.ring.after(self.next);
+            self.missed_while_empty = None;
         }
         if count > 0 {
             self.empty_polls = 0;
@@ -208,6 +243,10 @@ impl RxQueue for Rx {
         self.empty_polls += 1;
         if self.empty_polls >= POLLS_PER_CHECK {
             self.check();
+        }
+        if self.blocked {
+            let why = "a frame of an unknown GSO type has blocked the receive ring";
+            return Err(PortError::Failed(io::Error::other(why)));
         }
         if self.gone { Err(PortError::Gone) } else { Ok(0) }
     }
@@ -223,7 +262,8 @@ impl RxQueue for Rx {
 
     fn missed(&mut self) -> u64 {
         self.missed += u64::from(self.socket.dropped().unwrap_or(0));
-        self.missed
+        // The kernel does not count what a filter refuses.
+        self.missed + self.filter.as_ref().map_or(0, |filter| filter.refused().unwrap_or(0))
     }
 }
 

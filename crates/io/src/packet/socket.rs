@@ -56,6 +56,11 @@ impl Socket {
         self.set_at(libc::SOL_SOCKET, option, bytes)
     }
 
+    /// Puts a program before the socket, which sees each frame first and says how many of its bytes are kept.
+    pub(super) fn filter(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        self.set_at(libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())
+    }
+
     fn set_at<T>(&self, level: libc::c_int, option: libc::c_int, value: T) -> io::Result<()> {
         let len = size_of::<T>() as libc::socklen_t;
         // SAFETY: the kernel reads at most `len` bytes of `value`.

@@ -21,7 +21,6 @@
 //! Threads: queues belong to workers; opening and dropping the guard to control. Both may block, for a fifth of a
 //! second at worst.
 
-mod btf;
 mod device;
 mod features;
 mod link;
@@ -31,6 +30,7 @@ mod rx;
 mod socket;
 mod tx;
 mod umem;
+mod unproven;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -38,9 +38,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vswitch_wire::Caps;
 
-use crate::bpf;
 use crate::pool::{LARGE_CAPACITY, Pool};
 use crate::{Facts, FrameClass, Kind, OpenError, Opened, RxQueue, TxQueue};
+use crate::{bpf, btf};
 use device::{Device, Family};
 use link::Link;
 use rx::{Looks, XdpRx};
@@ -99,6 +99,12 @@ struct Guard {
     _features: Option<features::TurnedOff>,
 }
 
+impl Drop for Guard {
+    fn drop(&mut self) {
+        unproven::retry();
+    }
+}
+
 /// Opens a netdev of the calling thread's network namespace for `workers` workers.
 ///
 /// Every rx queue is bound. Native mode where the driver has it, else generic mode; zero-copy where the driver
@@ -126,6 +132,7 @@ fn open_in(
     // One at a time: each looks at what the others left of the pool.
     static OPENING: Mutex<()> = Mutex::new(());
     let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+    unproven::retry();
     let device = Device::find(netdev).map_err(lost(netdev, "look the device up"))?;
     let options = Options { ring: affordable_ring(netdev, device.queues.rx, options.ring, pool)? };
     let port = Port { netdev, device: &device, pool, options };
@@ -363,6 +370,7 @@ impl Port<'_> {
         };
         let mut cache = self.pool.cache();
         let mut halves = Halves { sockets: Vec::new(), rx: Vec::new(), senders: Vec::new() };
+        let quota = tx::quota(self.pool, bound.sockets.len());
         for (socket, Rings { rx, fill, tx, completion }) in bound.sockets {
             let max_parts = match (bound.has_sg, socket.is_zerocopy()) {
                 (false, _) => 1,
@@ -371,7 +379,8 @@ impl Port<'_> {
             };
             let socket = Arc::new(socket);
             let receiver = XdpRx::new(Arc::clone(&socket), rx, fill, Lent::new(self.pool), looks, &mut cache);
-            let sender = Sender::new(Arc::clone(&socket), tx, completion, Lent::new(self.pool), max_parts);
+            let lent = Lent::new(self.pool);
+            let sender = Sender::new(Arc::clone(&socket), tx, completion, lent, quota, max_parts);
             halves.rx.push(Box::new(receiver));
             halves.senders.push(Arc::new(Mutex::new(sender)));
             halves.sockets.push(socket);

@@ -11,10 +11,10 @@
 //!
 //! When the last of these is over the kernel frees the buffer pool, and the queue may be bound again. So where it
 //! matters, a bind that succeeds is the proof; chunks that have no proof stay out of the pool rather than be
-//! overwritten in flight. All chunks of idle ports and of ports on veth come back with the first rule, at once.
+//! overwritten in flight, until a later bind brings it (see `unproven`). All chunks of idle ports and of ports on veth come back with the first rule, at once.
 
 use std::io;
-use std::mem::{ManuallyDrop, MaybeUninit, size_of};
+use std::mem::{self, ManuallyDrop, MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +25,11 @@ use libc::c_int;
 use super::device::new_socket;
 use super::ring::{Completion, Fill, Rx, Tx};
 use super::umem::{self, Lent};
+use super::unproven;
 use crate::pool::Pool;
 
 /// Times that a bind is tried while the queue is busy, [`REST`] apart: 200 ms; a teardown was seen to take 32 ms.
-const BIND_TRIES: u32 = 100;
+pub(super) const BIND_TRIES: u32 = 100;
 const REST: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Why a socket was not to be had.
@@ -85,12 +86,24 @@ impl Socket {
         size: u32,
         flags: u16,
     ) -> Result<(Self, Rings), SocketError> {
+        Self::bind_within(BIND_TRIES, pool, ifindex, queue, size, flags)
+    }
+
+    fn bind_within(
+        tries: u32,
+        pool: &'static Pool,
+        ifindex: u32,
+        queue: u32,
+        size: u32,
+        flags: u16,
+    ) -> Result<(Self, Rings), SocketError> {
         let fd = new_socket(libc::AF_XDP, libc::SOCK_RAW).map_err(step("make a socket"))?;
         umem::register(fd.as_fd(), pool).map_err(step("register the frame pool"))?;
         let rings = map_rings(fd.as_fd(), size).map_err(step("make rings"))?;
         let netns = netns_of(fd.as_fd()).map_err(step("ask for the namespace"))?;
         let queue = Queue { ifindex, number: queue, netns };
-        bind_when_free(fd.as_fd(), queue, flags | libc::XDP_USE_NEED_WAKEUP)?;
+        bind_when_free(tries, fd.as_fd(), queue, flags | libc::XDP_USE_NEED_WAKEUP)?;
+        unproven::settle(queue);
         let options: libc::xdp_options = get_option(fd.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS)
             .map_err(step("ask for the socket's mode"))?;
         let socket = Self {
@@ -173,35 +186,42 @@ impl Drop for Socket {
     /// Closes it and returns chunks to the pool, as the module's head says. Blocks for an RCU grace period (some
     /// ten milliseconds), so it is the port's guard that should come last.
     fn drop(&mut self) {
+        let orphans = mem::take(self.orphans.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let Orphans { mut received, mut sent } = orphans;
+        let in_use = [received.take_if(|_| self.zerocopy), sent.take_if(|lent| !lent.is_empty())];
+        let mut has_some = false;
+        // Before it is closed: whoever binds the queue next finds them.
+        for lent in in_use.into_iter().flatten() {
+            unproven::add(self.queue, lent);
+            has_some = true;
+        }
         // SAFETY: dropped here alone, and not used afterwards. The rings were unmapped before (a mapping would
         // keep the socket open): their owners hold an `Arc` of this.
         unsafe { ManuallyDrop::drop(&mut self.fd) };
-        let orphans = self.orphans.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let in_flight = orphans.sent.as_ref().is_some_and(|lent| !lent.is_empty());
-        let ended = if self.zerocopy || in_flight { is_torn_down(self.queue, self.pool) } else { true };
-        let reclaim = |lent: &mut Option<Lent>| lent.iter_mut().for_each(Lent::reclaim);
-        if ended || !self.zerocopy {
-            reclaim(&mut orphans.received);
-        }
-        if ended {
-            reclaim(&mut orphans.sent);
+        received.iter_mut().for_each(Lent::reclaim);
+        if has_some {
+            is_torn_down(self.queue, self.pool, BIND_TRIES);
         }
     }
 }
 
-/// Whether the socket that served the queue until now has ended in the kernel too, within the bind's deadline.
-pub(super) fn is_torn_down(queue: Queue, pool: &'static Pool) -> bool {
-    // Nothing is received by the new one: its fill ring is empty.
-    match Socket::bind(pool, queue.ifindex, queue.number, 1, libc::XDP_COPY) {
-        Ok((socket, rings)) => {
-            drop(rings);
-            // An index of another namespace would prove nothing.
-            socket.queue.netns == queue.netns
-        }
-        // Deleted: unregistering the device ends its sockets before the index is free.
-        Err(SocketError::Bind(e)) => e.raw_os_error() == Some(libc::ENODEV),
-        Err(_) => false,
+/// Whether the socket that served the queue until now has ended in the kernel too, within so many tries to bind. What
+/// it had lent goes back to the pool then.
+pub(super) fn is_torn_down(queue: Queue, pool: &'static Pool, tries: u32) -> bool {
+    // An index of another namespace would prove nothing.
+    let here = new_socket(libc::AF_XDP, libc::SOCK_RAW).and_then(|fd| netns_of(fd.as_fd()));
+    if !here.is_ok_and(|netns| netns == queue.netns) {
+        return false;
     }
+    // Nothing is received by the new one: its fill ring is empty.
+    let bound = Socket::bind_within(tries, pool, queue.ifindex, queue.number, 1, libc::XDP_COPY);
+    match bound {
+        Ok((_, rings)) => drop(rings),
+        // Deleted: unregistering the device ends its sockets before the index is free.
+        Err(SocketError::Bind(e)) if e.raw_os_error() == Some(libc::ENODEV) => unproven::settle(queue),
+        Err(_) => return false,
+    }
+    true
 }
 
 fn step(name: &'static str) -> impl FnOnce(io::Error) -> SocketError {
@@ -226,7 +246,7 @@ fn map_rings(socket: BorrowedFd<'_>, size: u32) -> io::Result<Rings> {
 }
 
 /// Binds, waiting while a socket that was closed just before still holds the queue.
-fn bind_when_free(socket: BorrowedFd<'_>, queue: Queue, flags: u16) -> Result<(), SocketError> {
+fn bind_when_free(tries: u32, socket: BorrowedFd<'_>, queue: Queue, flags: u16) -> Result<(), SocketError> {
     let address = libc::sockaddr_xdp {
         sxdp_family: libc::AF_XDP as u16,
         sxdp_flags: flags,
@@ -234,7 +254,7 @@ fn bind_when_free(socket: BorrowedFd<'_>, queue: Queue, flags: u16) -> Result<()
         sxdp_queue_id: queue.number,
         sxdp_shared_umem_fd: 0,
     };
-    for _ in 0..BIND_TRIES {
+    for tried in 1..=tries {
         let len = size_of::<libc::sockaddr_xdp>() as libc::socklen_t;
         // SAFETY: the address is live, and as long as it is said to be.
         if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) } == 0 {
@@ -243,6 +263,9 @@ fn bind_when_free(socket: BorrowedFd<'_>, queue: Queue, flags: u16) -> Result<()
         let error = io::Error::last_os_error();
         if error.raw_os_error() != Some(libc::EBUSY) {
             return Err(SocketError::Bind(error));
+        }
+        if tried == tries {
+            break;
         }
         // The kernel tells nobody when a closed socket's teardown ends; asking again, at intervals and with an
         // end, is the only way.

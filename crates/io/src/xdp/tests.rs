@@ -143,10 +143,10 @@ fn a_teardown_is_seen_to_end() {
     let (pool, device) = (pool(), Device::find("v0").unwrap());
     let (first, rings) = Socket::bind(pool, device.ifindex, 0, 64, libc::XDP_COPY).unwrap();
     let queue = first.queue();
-    assert!(!socket::is_torn_down(queue, pool), "while it lives");
+    assert!(!socket::is_torn_down(queue, pool, socket::BIND_TRIES), "while it lives");
     drop(rings);
     drop(first);
-    assert!(socket::is_torn_down(queue, pool), "after");
+    assert!(socket::is_torn_down(queue, pool, socket::BIND_TRIES), "after");
 }
 
 /// Frames that a dead port left in its tx ring.

@@ -3,6 +3,9 @@
 //! In copy mode the kernel sends within our system call, a bounded number of frames a call (32 unless told), and
 //! says EAGAIN while there are more. So it is kicked until the ring is drained, or until it takes nothing several
 //! times running: a stall, which is counted; the frames stay in the ring, in order, for the next kick.
+//!
+//! What was sent still holds its chunk until the receiver lets go of it, however long a hostile one makes that. So a
+//! port may have only so many chunks out; beyond them frames are dropped here, and not at the ports of others.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +16,7 @@ use vswitch_wire::{FrameBuf, Offload};
 use super::ring::{Completion, Tx};
 use super::socket::Socket;
 use super::umem::{Lent, address};
-use crate::pool::{CHUNK, Frame, FrameVec, HEADROOM, PoolCache, Span};
+use crate::pool::{CHUNK, Frame, FrameClass, FrameVec, HEADROOM, Pool, PoolCache, Span};
 use crate::{TxQueue, TxReport};
 
 /// Kicks in a row of which the kernel took no frame, after which it is left alone.
@@ -24,6 +27,11 @@ pub(super) const PART: usize = CHUNK - HEADROOM;
 pub(super) const COPY_PARTS: usize = 17;
 /// In zero-copy mode: what every driver takes that takes several at all.
 pub(super) const ZEROCOPY_PARTS: usize = 4;
+/// A port may have this part of the pool's wire frames out,
+const QUOTA_PART: usize = 64;
+/// and so many chunks by each socket in any case: a batch.
+const QUOTA_MIN: usize = 64;
+const _: () = assert!(QUOTA_MIN > COPY_PARTS);
 /// Bytes of the shortest frame that the kernel sends: an Ethernet header.
 const SHORTEST: usize = 14;
 
@@ -33,6 +41,8 @@ pub(super) struct Sender {
     completion: Completion,
     /// `None` only while it is being dropped.
     lent: Option<Lent>,
+    /// Chunks that may be lent at once.
+    quota: usize,
     max_parts: usize,
     /// Scratch: the chunks that a large frame is copied to.
     parts: Vec<Frame>,
@@ -87,10 +97,11 @@ impl Sender {
         tx: Tx,
         completion: Completion,
         lent: Lent,
+        quota: usize,
         max_parts: usize,
     ) -> Self {
         let parts = Vec::with_capacity(max_parts);
-        Self { tx, completion, lent: Some(lent), max_parts, parts, is_down: false, socket }
+        Self { tx, completion, lent: Some(lent), quota, max_parts, parts, is_down: false, socket }
     }
 
     /// Puts a frame on the ring, to be sent by [`Self::drain`], or gives it back to the pool; counts it either way.
@@ -106,8 +117,13 @@ impl Sender {
         }
         if !self.has_room(parts) {
             self.drain(pool, report);
+            self.harvest(pool);
         }
-        if !self.has_room(parts) || !self.push(pool, frame) {
+        if !self.has_room(parts) {
+            report.full += 1;
+            return pool.release(frame);
+        }
+        if !self.push(pool, frame) {
             report.full += 1;
             return;
         }
@@ -116,7 +132,8 @@ impl Sender {
     }
 
     fn has_room(&mut self, entries: usize) -> bool {
-        self.tx.free(entries as u32) as usize >= entries
+        let out = self.lent.as_ref().map_or(0, Lent::len) as usize;
+        out + entries <= self.quota && self.tx.free(entries as u32) as usize >= entries
     }
 
     /// Lends the frame, or copies of it in chunks; there is room for them. False when the pool has no chunk.
@@ -172,12 +189,10 @@ impl Sender {
                 return;
             }
             let left = self.tx.outstanding();
-            if left >= waiting {
-                fruitless += 1;
-                if fruitless == FRUITLESS_KICKS {
-                    report.stalls += 1;
-                    return;
-                }
+            fruitless = if left < waiting { 0 } else { fruitless + 1 };
+            if fruitless == FRUITLESS_KICKS {
+                report.stalls += 1;
+                return;
             }
             waiting = left;
         }
@@ -193,6 +208,11 @@ impl Drop for Sender {
             self.socket.leave_sent(lent);
         }
     }
+}
+
+/// Chunks that each of a port's `sockets` may have out.
+pub(super) fn quota(pool: &Pool, sockets: usize) -> usize {
+    (pool.total(FrameClass::Wire) / QUOTA_PART / sockets.max(1)).max(QUOTA_MIN)
 }
 
 fn push_span(tx: &mut Tx, span: Span, options: u32) -> bool {

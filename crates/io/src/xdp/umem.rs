@@ -50,6 +50,11 @@ impl Lent {
         Self { pool, words: vec![0; pool.total(FrameClass::Wire).div_ceil(64)], count: 0 }
     }
 
+    /// Whose chunks they are.
+    pub(super) const fn pool(&self) -> &'static Pool {
+        self.pool
+    }
+
     /// How many the kernel has.
     pub(super) const fn len(&self) -> u32 {
         self.count

@@ -6,6 +6,7 @@
 
 mod bpf;
 mod frames;
+mod hostile;
 mod lab;
 mod links;
 #[path = "../net/mod.rs"]
