@@ -44,12 +44,12 @@ impl Device {
     }
 
     /// The ring that the guest transmits by.
-    pub(super) fn from_guest(&self, pair: usize) -> Option<&Vring> {
+    pub(super) fn transmitq(&self, pair: usize) -> Option<&Vring> {
         self.vrings.get(2 * pair + 1)
     }
 
     /// The ring that the guest receives by.
-    pub(super) fn to_guest(&self, pair: usize) -> Option<&Vring> {
+    pub(super) fn receiveq(&self, pair: usize) -> Option<&Vring> {
         self.vrings.get(2 * pair)
     }
 
@@ -57,6 +57,12 @@ impl Device {
     pub(super) fn announce(&self, mac: Mac) {
         let [a, b, c, d, e, f] = mac.0;
         self.announce.store(ANNOUNCED | u64::from_be_bytes([0, 0, a, b, c, d, e, f]), Ordering::Release);
+        self.transmitq(0).into_iter().for_each(Vring::wake);
+    }
+
+    /// Wakes all workers that sleep on the rings.
+    pub(super) fn wake(&self) {
+        self.vrings.iter().for_each(Vring::wake);
     }
 
     /// What is to be announced.

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
@@ -22,6 +23,7 @@ use super::vring::Running;
 use crate::{RxQueue, TxQueue};
 
 mod driver;
+pub mod frontend;
 
 pub use driver::{Buffer, Driver, Kind};
 
@@ -32,6 +34,7 @@ pub const USER: u64 = 0x7f00_0000_0000;
 
 /// A guest's memory, as a file that can be shared.
 pub struct GuestMemory {
+    name: String,
     file: File,
     mapping: MmapRegion,
     used: u64,
@@ -40,11 +43,14 @@ pub struct GuestMemory {
 impl GuestMemory {
     /// So many bytes, all 0.
     pub fn new(len: u64) -> Self {
-        let file = File::from(memfd_create(c"guest", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("guest-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let file = memfd_create(name.as_str(), MFdFlags::MFD_CLOEXEC).expect("a memfd");
+        let file = File::from(file);
         file.set_len(len).expect("memory");
         let offset = FileOffset::new(file.try_clone().expect("an fd"), 0);
         let mapping = MmapRegion::from_file(offset, len as usize).expect("a mapping");
-        Self { file, mapping, used: 0 }
+        Self { name, file, mapping, used: 0 }
     }
 
     /// The file.
@@ -53,8 +59,15 @@ impl GuestMemory {
     }
 
     /// Bytes.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.mapping.size() as u64
+    }
+
+    /// How often it is mapped in this process, by itself and by others.
+    pub fn mappings(&self) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("procfs");
+        let name = format!("/memfd:{} ", self.name);
+        maps.lines().filter(|line| line.contains(&name)).count()
     }
 
     /// Cuts the file, as a hostile front end would.
@@ -71,7 +84,7 @@ impl GuestMemory {
     pub fn allocate(&mut self, len: u64) -> u64 {
         let start = self.used.next_multiple_of(16);
         self.used = start + len;
-        assert!(self.used <= self.len(), "the guest is out of memory");
+        assert!(self.used <= self.size(), "the guest is out of memory");
         PHYSICAL + start
     }
 
@@ -94,7 +107,7 @@ impl GuestMemory {
     }
 
     pub(super) fn shared(&self) -> Arc<Memory> {
-        let info = RegionInfo { guest: PHYSICAL, size: self.len(), user: USER, offset: 0 };
+        let info = RegionInfo { guest: PHYSICAL, size: self.size(), user: USER, offset: 0 };
         let file = self.file.try_clone().expect("an fd").into();
         Arc::new(Memory::new(vec![Arc::new(Region::map(info, file).expect("mapped"))]).expect("one region"))
     }

@@ -49,7 +49,7 @@ impl RxQueue for Rx {
         {
             announcement(mac, pool).into_iter().for_each(|frame| drop(out.push(frame)));
         }
-        if let Some(vring) = self.device.from_guest(self.pair) {
+        if let Some(vring) = self.device.transmitq(self.pair) {
             let missed = &mut self.missed;
             let result = vring.work(|Running { memory, ring, format, taken, .. }| match ring {
                 Ring::Split(ring) => receive(ring, memory, format, taken, pool, out, missed),
@@ -61,11 +61,11 @@ impl RxQueue for Rx {
     }
 
     fn arm(&mut self) {
-        self.device.from_guest(self.pair).into_iter().for_each(super::vring::Vring::arm);
+        self.device.transmitq(self.pair).into_iter().for_each(super::vring::Vring::arm);
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.device.from_guest(self.pair).map(super::vring::Vring::fd)
+        self.device.transmitq(self.pair).map(super::vring::Vring::fd)
     }
 
     fn missed(&mut self) -> u64 {

@@ -47,7 +47,7 @@ impl TxQueue for Tx {
         let pairs = self.device.pairs();
         // The guest may use fewer pairs than there are.
         for pair in (0..pairs).map(|i| (self.pair + i) % pairs) {
-            let Some(vring) = self.device.to_guest(pair) else { continue };
+            let Some(vring) = self.device.receiveq(pair) else { continue };
             let (frames, segment, report) = (frames.as_mut_slice(), &mut self.segment, &mut report);
             let result = vring.work(|Running { memory, ring, format, taken, .. }| match ring {
                 Ring::Split(queue) => {

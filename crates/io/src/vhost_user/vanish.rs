@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Mappings that are watched at a time, over all ports.
 const LIMIT: usize = 4096;
 
-static MAPPINGS: [Mapping; LIMIT] = [const { Mapping::EMPTY }; LIMIT];
+static MAPPINGS: [Mapping; LIMIT] = [const { Mapping::new() }; LIMIT];
 /// What was done with the signal before; an error when the signal cannot be taken.
 static BEFORE: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
 
@@ -30,12 +30,10 @@ struct Mapping {
 }
 
 impl Mapping {
-    const EMPTY: Self = Self {
-        taken: AtomicBool::new(false),
-        start: AtomicUsize::new(0),
-        len: AtomicUsize::new(0),
-        lost: AtomicBool::new(false),
-    };
+    const fn new() -> Self {
+        let (taken, lost) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { taken, start: AtomicUsize::new(0), len: AtomicUsize::new(0), lost }
+    }
 
     fn holds(&self, address: usize) -> bool {
         let start = self.start.load(Ordering::Acquire);

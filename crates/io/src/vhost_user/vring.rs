@@ -1,7 +1,6 @@
 //! One ring, shared by the worker that works on it and the control thread that sets it up.
 //!
-//! The worker holds the lock for one batch, the control thread while it puts a ring in, takes it out, or moves it
-//! to other memory. So a ring that the control thread has taken out is at rest, and its position is final, when the
+//! The worker holds the lock for one batch, the control thread while it puts a ring in or takes it out. So a ring that the control thread has taken out is at rest, and its position is final, when the
 //! front end is told so; no worker has to be awake for it, and none can hold memory that was taken away. The lock is
 //! free but for these moments: it costs some 20 ns a batch.
 //!
@@ -19,7 +18,7 @@ use super::features::Format;
 use super::memory::Memory;
 use super::ring::{BadRing, Broken, Ring, Setup, Taken};
 
-/// An eventfd of our own; written to and watched, never read.
+/// An eventfd of our own.
 pub(super) fn eventfd() -> io::Result<EventFd> {
     Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?)
 }
@@ -36,9 +35,8 @@ pub(super) struct Running {
     pub(super) format: Format,
     /// Scratch of the worker.
     pub(super) taken: Taken,
-    setup: Setup,
     /// Interrupts the guest; `None` when the guest polls.
-    call: Option<OwnedFd>,
+    call: Option<Arc<OwnedFd>>,
     /// The guest was asked for a kick.
     armed: bool,
     broken: Option<Broken>,
@@ -51,19 +49,21 @@ impl Running {
         setup: Setup,
         base: u32,
         format: Format,
-        call: Option<OwnedFd>,
+        call: Option<Arc<OwnedFd>>,
     ) -> Result<Self, BadRing> {
         let ring = Ring::new(&memory, setup, base)?;
         let (taken, armed, broken) = (Taken::default(), false, None);
-        Ok(Self { memory, ring, format, taken, setup, call, armed, broken })
+        Ok(Self { memory, ring, format, taken, call, armed, broken })
+    }
+
+    fn interrupt(&self) {
+        self.call.iter().for_each(signal);
     }
 
     /// Tells the guest what was used.
     fn publish(&mut self) -> Result<(), Broken> {
-        if self.ring.queue().publish(&self.memory)?
-            && let Some(call) = &self.call
-        {
-            signal(call);
+        if self.ring.queue().publish(&self.memory)? {
+            self.interrupt();
         }
         // Only now it is known that what was read was the guest's.
         if self.memory.is_lost() { Err(Broken::Memory) } else { Ok(()) }
@@ -94,9 +94,16 @@ impl Vring {
 
     // The control thread's side.
 
-    /// Puts a ring in.
+    /// Puts a ring in. The guest is interrupted once, since a back end before this one may have ended between using a buffer
+    /// and telling of it.
     pub(super) fn start(&self, running: Running) {
+        running.interrupt();
         *self.lock() = Some(running);
+        self.wake();
+    }
+
+    /// Wakes a worker that sleeps on the ring.
+    pub(super) fn wake(&self) {
         signal(&self.news);
     }
 
@@ -105,28 +112,11 @@ impl Vring {
         self.lock().take().map(|mut running| running.ring.queue().base())
     }
 
-    /// Moves the ring, if there is one, to other memory. It is taken out where it does not fit.
-    pub(super) fn move_to(&self, memory: &Arc<Memory>) -> Result<(), BadRing> {
-        let mut running = self.lock();
-        let Some(moved) = running.as_mut() else { return Ok(()) };
-        let base = moved.ring.queue().base();
-        match Ring::new(memory, moved.setup, base) {
-            Ok(ring) => {
-                (moved.ring, moved.memory, moved.armed) = (ring, Arc::clone(memory), false);
-                signal(&self.news);
-                Ok(())
-            }
-            Err(e) => {
-                *running = None;
-                Err(e)
-            }
-        }
-    }
-
     /// The eventfd to interrupt the guest by from now on.
-    pub(super) fn set_call(&self, call: Option<OwnedFd>) {
+    pub(super) fn set_call(&self, call: Option<Arc<OwnedFd>>) {
         if let Some(running) = self.lock().as_mut() {
             running.call = call;
+            running.interrupt();
         }
     }
 
@@ -192,7 +182,7 @@ impl Vring {
         let polled = self.kick.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         // What breaks the ring here breaks it in the next batch as well.
         if polled || pending.unwrap_or(true) {
-            signal(&self.news);
+            self.wake();
         }
     }
 

@@ -132,7 +132,7 @@ impl Driver {
 
     /// Makes a chain available; `None` when there is no room.
     pub fn post(&mut self, memory: &mut GuestMemory, chain: &[Buffer], indirect: bool) -> Option<()> {
-        let flags = |b: &Buffer, last: bool| u16::from(!last) * NEXT | u16::from(b.writable) * WRITE;
+        let flags = |b: &Buffer, last: bool| (u16::from(!last) * NEXT) | (u16::from(b.writable) * WRITE);
         let mut entries: Vec<_> = chain
             .iter()
             .enumerate()

@@ -226,7 +226,7 @@ fn rings_that_do_not_fit_are_refused() {
 fn interrupts_and_kicks_come_when_they_are_wanted() {
     for kind in KINDS {
         let mut pair = pair(kind, 8, Direction::FromGuest, false);
-        let mut use_one = |pair: &mut Pair| {
+        let use_one = |pair: &mut Pair| {
             pair.post(&[10], false, 1).unwrap();
             let taken = pair.take(1).unwrap();
             pair.ring.queue().put(&pair.memory, &taken.chains()[0], 0).unwrap();
