@@ -18,7 +18,7 @@
 //! packed one is in no shared memory; a front end that loses its back end without a word has to set it up anew.)
 //!
 //! Trust: a guest can stop its own rings at most, see [`ring`]. A front end can do no more, but for one thing: one that clears
-//! `O_NONBLOCK` of the eventfd that it is interrupted by, and fills it, makes the worker wait.
+//! `O_NONBLOCK` of what it is interrupted by, and fills it, makes the worker wait.
 
 use std::fs;
 use std::io;

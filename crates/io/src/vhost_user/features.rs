@@ -42,7 +42,7 @@ const NAMES: [(u64, &str); 13] = [
 pub struct Features(u64);
 
 impl Features {
-    /// What the switch offers.
+    /// All that the switch can offer.
     pub const OFFERED: Self = {
         let (mut bits, mut i) = (0, 0);
         while i < NAMES.len() {
@@ -51,6 +51,12 @@ impl Features {
         }
         Self(bits)
     };
+
+    /// What it offers on a port with so many queue pairs. Linux takes no device with `MQ` that has no `CTRL_VQ`; QEMU adds that by
+    /// itself, user-mode Linux does not.
+    pub const fn offered(pairs: usize) -> Self {
+        Self(if pairs > 1 { Self::OFFERED.0 } else { Self::OFFERED.0 & !MQ })
+    }
 
     /// What a front end acknowledged; `None` when some of it was not offered.
     pub const fn acknowledged(bits: u64) -> Option<Self> {
@@ -158,6 +164,8 @@ mod tests {
     #[test]
     fn only_what_was_offered_is_acknowledged() {
         assert_eq!(Features::acknowledged(Features::OFFERED.bits()), Some(Features::OFFERED));
+        assert_eq!(Features::offered(2), Features::OFFERED);
+        assert_eq!(Features::offered(1).bits(), Features::OFFERED.bits() & !MQ);
         for refused in [1 << 17, 1 << 16, 1 << 24, 1 << 63] {
             assert_eq!(Features::acknowledged(VERSION_1 | refused), None, "{refused:#x}");
         }

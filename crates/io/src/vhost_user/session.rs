@@ -39,8 +39,8 @@ pub(super) enum Refused {
     Index(u32),
     #[error("a ring of {0} entries")]
     Size(u32),
-    #[error("what is to signal ring {0} is no eventfd")]
-    Eventfd(u32),
+    #[error("ring {0} cannot be signalled by such a file")]
+    Signal(u32),
     #[error("more than {REGIONS} memory regions")]
     Regions,
     #[error(transparent)]
@@ -89,6 +89,10 @@ impl Session {
         self.features
     }
 
+    fn offered(&self) -> Features {
+        Features::offered(self.device.pairs())
+    }
+
     /// Queue pairs by which frames pass both ways.
     pub(super) fn running_pairs(&self) -> usize {
         self.vrings.chunks(2).filter(|pair| pair.iter().all(|vring| vring.running)).count()
@@ -100,7 +104,7 @@ impl Session {
         let reply = |value: u64| Some(Message::reply(number, value));
         let need_reply = message.need_reply;
         let answer = match message.request {
-            Request::GetFeatures => reply(Features::OFFERED.bits()),
+            Request::GetFeatures => reply(self.offered().bits()),
             Request::GetProtocolFeatures => reply(PROTOCOL_OFFERED),
             // In queue pairs, as QEMU and DPDK have it for network devices.
             Request::GetQueueNum => reply(self.device.pairs() as u64),
@@ -123,7 +127,9 @@ impl Session {
     fn on_order(&mut self, request: Request) -> Result<(), Refused> {
         match request {
             Request::SetFeatures(bits) => {
-                let features = Features::acknowledged(bits).ok_or(Refused::Features(bits))?;
+                let offered = bits & !self.offered().bits() == 0;
+                let features = Features::acknowledged(bits).filter(|_| offered);
+                let features = features.ok_or(Refused::Features(bits))?;
                 self.with_all_stopped(|session| {
                     session.features = features;
                     Ok(())
@@ -155,7 +161,7 @@ impl Session {
             Request::SetVringKick { index, fd } => self.set_kick(index, fd),
             Request::SetVringCall { index, fd } => self.set_call(index, fd),
             Request::SetVringErr { index, fd } => {
-                let fd = checked(index, fd)?;
+                let fd = call(index, fd)?;
                 self.vring(index)?.1.err = fd;
                 Ok(())
             }
@@ -240,7 +246,7 @@ impl Session {
     }
 
     fn set_kick(&mut self, index: u32, fd: Option<OwnedFd>) -> Result<(), Refused> {
-        let fd = checked(index, fd)?;
+        let fd = kick(index, fd)?;
         let (place, state) = self.vring(index)?;
         state.kicked = true;
         self.device.vrings().get(place).map_or(Ok(()), |vring| vring.set_kick(fd))?;
@@ -248,7 +254,7 @@ impl Session {
     }
 
     fn set_call(&mut self, index: u32, fd: Option<OwnedFd>) -> Result<(), Refused> {
-        let call = checked(index, fd)?.map(Arc::new);
+        let call = call(index, fd)?.map(Arc::new);
         let (place, state) = self.vring(index)?;
         state.call.clone_from(&call);
         self.device.vrings().get(place).into_iter().for_each(|vring| vring.set_call(call.clone()));
@@ -311,12 +317,22 @@ fn remove(memory: &Memory, info: RegionInfo) -> Vec<Arc<Region>> {
     regions
 }
 
-/// Makes sure that a descriptor is an eventfd that does not block: workers write to it.
-fn checked(index: u32, fd: Option<OwnedFd>) -> Result<Option<OwnedFd>, Refused> {
+/// Makes sure that a descriptor is of a kind that is good to watch: an eventfd, since others would have to be read.
+fn kick(index: u32, fd: Option<OwnedFd>) -> Result<Option<OwnedFd>, Refused> {
+    checked(index, fd, &["anon_inode:[eventfd]"])
+}
+
+/// Makes sure that a descriptor is of a kind that is good to write to. User-mode Linux sends sockets.
+fn call(index: u32, fd: Option<OwnedFd>) -> Result<Option<OwnedFd>, Refused> {
+    checked(index, fd, &["anon_inode:[eventfd]", "socket:", "pipe:"])
+}
+
+/// Makes sure that a descriptor is of one of these kinds, and does not block.
+fn checked(index: u32, fd: Option<OwnedFd>, kinds: &[&str]) -> Result<Option<OwnedFd>, Refused> {
     let Some(fd) = fd else { return Ok(None) };
-    let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str());
-    if !link.is_ok_and(|link| link == "anon_inode:[eventfd]") {
-        return Err(Refused::Eventfd(index));
+    let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).map_err(io::Error::from)?;
+    if !kinds.iter().any(|kind| link.as_encoded_bytes().starts_with(kind.as_bytes())) {
+        return Err(Refused::Signal(index));
     }
     fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(io::Error::from)?;
     Ok(Some(fd))

@@ -4,8 +4,8 @@
 //! front end is told so; no worker has to be awake for it, and none can hold memory that was taken away. The lock is
 //! free but for these moments: it costs some 20 ns a batch.
 //!
-//! A worker sleeps on an epoll set of the ring's own, which outlives all the eventfds that the front end hands in for kicks.
-//! They are watched edge-triggered and never read: who sent them may have left them in a state in which a read would wait.
+//! A worker sleeps on an epoll set of the ring's own, which outlives all eventfds that the front end hands in for kicks.
+//! They are watched edge-triggered and never read: who sent them could make a read wait.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +23,8 @@ pub(super) fn eventfd() -> io::Result<EventFd> {
     Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?)
 }
 
-/// Makes an eventfd readable. It fails only when it is full, and so readable already.
+/// Makes an eventfd readable, or whatever a front end wants to be told by. It fails only when that is full, and so readable
+/// already, or when the front end has gone.
 pub(super) fn signal(event: &impl AsFd) {
     let _ = nix::unistd::write(event.as_fd(), &1_u64.to_ne_bytes());
 }
@@ -43,7 +44,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Takes up a ring. `call` is an eventfd that does not block.
+    /// Takes up a ring. `call` does not block when it is written to.
     pub(super) fn new(
         memory: Arc<Memory>,
         setup: Setup,
@@ -112,7 +113,7 @@ impl Vring {
         self.lock().take().map(|mut running| running.ring.queue().base())
     }
 
-    /// The eventfd to interrupt the guest by from now on.
+    /// What to interrupt the guest by from now on.
     pub(super) fn set_call(&self, call: Option<Arc<OwnedFd>>) {
         if let Some(running) = self.lock().as_mut() {
             running.call = call;

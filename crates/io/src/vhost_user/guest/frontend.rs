@@ -3,11 +3,14 @@
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::{Features, Guest, PHYSICAL, USER};
+use super::super::message::{Header, Message};
+use super::super::session::Session;
+use super::{Device, Features, Guest, PHYSICAL, USER};
 
 /// A message, as it is sent.
 pub struct Order {
@@ -97,6 +100,26 @@ impl Frontend {
             ]);
         }
         orders
+    }
+}
+
+/// A session of the switch's, without a socket.
+pub struct Exchange(Session);
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self(Session::new(Arc::new(Device::new(2).expect("eventfds"))))
+    }
+}
+
+impl Exchange {
+    /// Gives the session a message; false when it was refused.
+    pub fn obey(&mut self, order: &Order) -> bool {
+        let bytes = order.bytes(true);
+        let (header, payload) = bytes.split_first_chunk().expect("a header");
+        let fds = order.fds.iter().map(|fd| fd.try_clone().expect("an fd")).collect();
+        let message = Header::parse(*header).and_then(|header| Message::parse(header, payload, fds));
+        message.is_ok_and(|message| self.0.on_message(message).is_ok())
     }
 }
 

@@ -84,9 +84,15 @@ impl Packed {
         let layout = [(usize::from(setup.size) * DESCRIPTOR, 16), (EVENT, 4), (EVENT, 4)];
         let [descriptors, driver, device] = setup.locate(memory, layout)?;
         // All that was taken was used, so the position of the used ones in the upper half is the same.
-        let next = Position::from_bits(base as u16);
+        let mut next = Position::from_bits(base as u16);
         if next.slot >= setup.size {
             return Err(BadRing::Size(setup.size));
+        }
+        if base == 0 {
+            // User-mode Linux says 0 of any ring, though the first round of a new one is 1. At the end of that round the
+            // first descriptor would be a used one.
+            let flags = memory.slice(descriptors).and_then(|table| word(&table, FLAGS).ok());
+            next.wrap = flags.ok_or(BadRing::Address)? & USED == 0;
         }
         let mut ring = Self { setup, descriptors, driver, device, next, filled: next, first: None };
         ring.disarm(memory).map_err(|_| BadRing::Address)?;

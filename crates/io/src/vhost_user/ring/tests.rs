@@ -223,6 +223,22 @@ fn rings_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_new_packed_ring_may_be_said_to_be_in_round_0() {
+    let mut pair = pair(Kind::Packed, 4, Direction::FromGuest, false);
+    for round in 0..2 {
+        pair.ring = Ring::new(&pair.memory, pair.setup, 0).unwrap();
+        for _ in 0..4 {
+            pair.post(&[10], false, 1).unwrap();
+            let taken = pair.take(1).unwrap();
+            assert_eq!(taken.chains().len(), 1, "round {round}");
+            pair.ring.queue().put(&pair.memory, &taken.chains()[0], 0).unwrap();
+            pair.ring.queue().publish(&pair.memory).unwrap();
+            assert!(pair.driver.collect(&pair.guest).is_some());
+        }
+    }
+}
+
+#[test]
 fn interrupts_and_kicks_come_when_they_are_wanted() {
     for kind in KINDS {
         let mut pair = pair(kind, 8, Direction::FromGuest, false);

@@ -163,6 +163,7 @@ fn what_cannot_be_obeyed_is_refused() {
         Order::new(11, &[9]),
         Order::new(18, &[4, 1]),
         Order::long(12, &[0]).with(&file),
+        Order::long(12, &[0]).with(&UnixStream::pair().unwrap().0), // it would have to be read
         Order::long(13, &[0]).with(&file),
         Order::long(14, &[0]).with(&file),
         table(&[0, 0, 0, 0]),
