@@ -64,6 +64,8 @@ use vring::{eventfd, signal};
 
 /// The largest MTU: what a large frame holds, and IP can say.
 const MTU_LIMIT: u32 = 65535;
+/// What a guest has unless it is told otherwise; the front end does not say.
+const MTU: u32 = 1500;
 /// Most queue pairs of a port: a message names rings by eight bits.
 pub const MOST_PAIRS: u16 = 128;
 
@@ -171,7 +173,7 @@ fn facts(config: &Config) -> Facts {
         caps,
         rx_caps: caps,
         mtu_limit: MTU_LIMIT,
-        mtu: MTU_LIMIT,
+        mtu: MTU,
         vlan: Ok(()),
         why: "the guest's front end speaks vhost-user".to_owned(),
     }
