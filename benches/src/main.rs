@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 mod bed;
+mod case;
 mod clock;
 mod noise;
 mod pipeline;
@@ -18,6 +19,7 @@ mod report;
 mod subject;
 mod veth;
 
+use case::Case;
 use report::Row;
 
 /// Why a case could not be run, in words for the user.
@@ -39,16 +41,6 @@ struct Cli {
     json: Option<PathBuf>,
     #[command(subcommand)]
     counted: Option<Counted>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Case {
-    /// Instructions and nanoseconds per packet through the forwarding pipeline
-    Pipeline,
-    /// Frames of 64 bytes from veth to veth
-    VethL2,
-    /// One TCP stream from veth to veth
-    TcpVeth,
 }
 
 #[derive(Subcommand)]

@@ -6,8 +6,8 @@
 mod flood;
 mod tcp;
 
-use tempfile::TempDir;
 use vswitch_api::topology::Kind;
+use vswitch_netns::Scratch;
 
 use crate::bed::Bed;
 use crate::noise::{self, Sample};
@@ -49,14 +49,14 @@ struct Lane<L> {
     detail: String,
     bed: Bed,
     samples: Vec<Sample>,
-    _folder: TempDir,
+    _folder: Scratch,
 }
 
 impl<L: Load> Lane<L> {
     fn open(subject: Subject, suffix: &str) -> Result<Self> {
         let bed = Bed::new()?;
-        let folder = TempDir::with_prefix("vswitch-bench-")?;
-        let switch = subject.start(&bed, folder.path())?;
+        let folder = Scratch::new()?;
+        let switch = subject.start(&bed, &folder.path())?;
         let variant = format!("{}{suffix}", L::NAMES[1]);
         let detail = switch.describe()?;
         println!("   {variant}: {} ({detail})", subject.name());

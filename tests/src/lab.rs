@@ -212,6 +212,7 @@ impl Lab {
                 let answer = self.switch.ctl(args.iter().copied());
                 eprintln!("--- vswitchctl {}\n{}{}", args.join(" "), answer.stdout, answer.stderr);
             }
+            eprintln!("--- the daemon's descriptors\n{:#?}", self.switch.descriptors());
         }
         eprintln!("--- the daemon's log\n{}", self.switch.log());
     }

@@ -18,9 +18,11 @@ mod programs;
 mod switch;
 pub mod transfer;
 mod wait;
+mod witness;
 
 pub use frame::{Frame, PAYLOAD_MIN};
 pub use host::{Host, Raw};
 pub use lab::{Lab, Scenario, scenario, topology_file};
 pub use switch::{Answer, Switch};
 pub use wait::{SOON, wait_for, wait_until};
+pub use witness::Witness;

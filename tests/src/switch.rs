@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
-use tempfile::TempDir;
 use vswitch_api::response::{Changes, FdbEntry, PortState, Stats, Status, TraceResult};
-use vswitch_netns::{Namespace, Process};
+use vswitch_netns::{Namespace, Process, Scratch};
 use vswitch_wire::Mac;
 
 use crate::Frame;
@@ -23,7 +22,7 @@ pub struct Switch {
     /// Where its netdevs are.
     pub namespace: Namespace,
     /// Socket, configuration and log.
-    folder: TempDir,
+    folder: Scratch,
     daemon: Option<Process>,
 }
 
@@ -56,7 +55,7 @@ impl Switch {
     #[must_use]
     pub fn new(topology: &str) -> Self {
         let namespace = Namespace::new().expect("a network namespace for the switch (this needs root)");
-        let folder = TempDir::with_prefix("vswitch-test-").expect("a folder for socket and log");
+        let folder = Scratch::new().expect("a folder for socket and log");
         let switch = Self { namespace, folder, daemon: None };
         switch.write_config(topology);
         switch
@@ -64,8 +63,18 @@ impl Switch {
 
     /// Starts the daemon, again if it was stopped or killed, and waits until it answers.
     pub fn start(&mut self) {
+        let config = self.config();
+        self.start_with(&["--config".as_ref(), config.as_os_str()]);
+    }
+
+    /// The same, without a configuration file.
+    pub fn start_without_config(&mut self) {
+        self.start_with(&[]);
+    }
+
+    fn start_with(&mut self, args: &[&OsStr]) {
         let mut command = self.namespace.command(program("vswitch"));
-        command.arg("--config").arg(self.config()).arg("--socket").arg(self.socket());
+        command.args(args).arg("--socket").arg(self.socket());
         command.stderr(self.open_log());
         self.daemon = Some(Process::spawn(command).expect("the daemon starts"));
         wait_until("the daemon answers", SOON, || {
@@ -117,6 +126,15 @@ impl Switch {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process().id()
+    }
+
+    /// What the daemon has open, as proc_pid_fd(5) names it; nothing if it has ended.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<String> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten();
+        // One that is closed meanwhile is not open.
+        let open = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        open.map(|target| target.display().to_string()).collect()
     }
 
     /// Whether the daemon was started, and not yet stopped or killed.

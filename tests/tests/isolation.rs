@@ -5,35 +5,46 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // set-up of tests
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use vswitch_tests::{Frame, Lab, Raw, scenario};
+use vswitch_tests::{Frame, Lab, Raw, Scenario};
 use vswitch_wire::Mac;
 use vswitch_wire::vlan::{TPID_8021AD, TPID_8021Q};
 
 /// Colour and VLAN ID of the two networks.
 const COLOURS: [(&str, u16); 2] = [("red", 10), ("blue", 20)];
 
-/// Two access ports and a trunk for each network, a trunk of both, and one with blue as its native network.
-fn topology(kind: &str) -> String {
-    let mut text = String::from(
-        r#"network = [{ name = "red", vlan = 10 }, { name = "blue", vlan = 20 }]
-        "#,
-    );
-    let mut add = |name: String, networks: &str, address: &str| {
-        text.push_str(&format!(
-            "[[port]]\nname = \"{name}\"\nkind = \"{kind}\"\n{networks}\n\
-             [[host]]\nname = \"{name}\"\nport = \"{name}\"\naddress = [{address}]\n"
-        ));
-    };
-    for (colour, _) in COLOURS {
-        add(format!("{colour}1"), &format!("access = \"{colour}\""), r#""10.0.0.1/24""#);
-        add(format!("{colour}2"), &format!("access = \"{colour}\""), r#""10.0.0.2/24""#);
-        add(format!("{colour}trunk"), &format!("trunk = [\"{colour}\"]"), "");
+/// Two access ports and a trunk for each network, a trunk of both, and one with blue as its native network; each
+/// with its host's address.
+const PORTS: [(&str, &str, Option<&str>); 8] = [
+    ("red1", r#"access = "red""#, Some("10.0.0.1/24")),
+    ("red2", r#"access = "red""#, Some("10.0.0.2/24")),
+    ("redtrunk", r#"trunk = ["red"]"#, None),
+    ("blue1", r#"access = "blue""#, Some("10.0.0.1/24")),
+    ("blue2", r#"access = "blue""#, Some("10.0.0.2/24")),
+    ("bluetrunk", r#"trunk = ["blue"]"#, None),
+    ("both", r#"trunk = ["red", "blue"]"#, None),
+    ("mixed", "trunk = [\"red\"]\nnative = \"blue\"", None),
+];
+
+/// Runs `body` with ports that are of these kinds by turns.
+fn with_ports(kinds: &[&str], body: impl FnOnce(&mut Lab)) {
+    let mut text =
+        String::from("network = [{ name = \"red\", vlan = 10 }, { name = \"blue\", vlan = 20 }]\n");
+    let mut taps = Vec::new();
+    for ((name, networks, address), kind) in PORTS.into_iter().zip(kinds.iter().cycle()) {
+        text.push_str(&format!("[[port]]\nname = \"{name}\"\nkind = \"{kind}\"\n{networks}\n"));
+        if *kind == "tap" {
+            taps.push((name, address.map(str::to_owned)));
+        } else {
+            let address = address.map_or_else(String::new, |address| format!("\"{address}\""));
+            text.push_str(&format!(
+                "[[host]]\nname = \"{name}\"\nport = \"{name}\"\naddress = [{address}]\n"
+            ));
+        }
     }
-    add("both".to_owned(), r#"trunk = ["red", "blue"]"#, "");
-    add("mixed".to_owned(), "trunk = [\"red\"]\nnative = \"blue\"", "");
-    text
+    let scenario = Scenario::new(&text);
+    taps.into_iter().fold(scenario, |scenario, (name, address)| scenario.tap_host(name, address)).run(body);
 }
 
 /// Every link of the switch, watched.
@@ -114,11 +125,10 @@ fn attacks(own: u16, other: u16) -> Vec<(&'static str, Vec<(u16, u16)>)> {
     ]
 }
 
-fn no_frame_crosses(kind: &str) {
-    scenario(&topology(kind), |lab| {
-        for port in lab.switch.ports() {
-            assert_eq!(port.kind.name(), kind, "{}", port.name);
-        }
+fn no_frame_crosses(kinds: &[&str]) {
+    with_ports(kinds, |lab| {
+        let used: BTreeSet<_> = lab.switch.ports().iter().map(|port| port.kind.name().to_owned()).collect();
+        assert_eq!(used, kinds.iter().map(|&kind| kind.to_owned()).collect());
         let [red, blue] = COLOURS;
         for (own, other) in [(red, blue), (blue, red)] {
             let watch = Watch::new(lab);
@@ -192,10 +202,20 @@ fn assert_own_frames_arrived(seen: &BTreeMap<&str, Vec<Frame>>, colour: &str) {
 
 #[test]
 fn no_frame_crosses_between_vlans_on_packet_ports() {
-    no_frame_crosses("packet");
+    no_frame_crosses(&["packet"]);
 }
 
 #[test]
 fn no_frame_crosses_between_vlans_on_xdp_ports() {
-    no_frame_crosses("xdp");
+    no_frame_crosses(&["xdp"]);
+}
+
+#[test]
+fn no_frame_crosses_between_vlans_on_taps() {
+    no_frame_crosses(&["tap"]);
+}
+
+#[test]
+fn no_frame_crosses_between_vlans_on_ports_of_different_kinds() {
+    no_frame_crosses(&["packet", "xdp", "tap"]);
 }

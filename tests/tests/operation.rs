@@ -213,8 +213,8 @@ fn trace_says_what_then_happens() {
                 (Outcome::Drop, reason) => {
                     assert_eq!(grown(&before.1, &after.1), [reason.unwrap()], "{frame:?}");
                 }
-                (Outcome::Unicast, _) => assert!(told.ports.len() <= 1, "{frame:?}"),
-                (Outcome::Flood, _) => {}
+                (Outcome::Unicast, reason) => assert_eq!((told.ports.len(), reason), (1, None), "{frame:?}"),
+                (Outcome::Flood, reason) => assert_eq!(reason, None, "{frame:?}"),
             }
         }
     });

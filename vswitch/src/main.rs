@@ -4,6 +4,7 @@ mod clock;
 mod control;
 mod http;
 mod netlink;
+mod parallel;
 mod worker;
 
 use std::io::IsTerminal;
@@ -11,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use vswitch_api::{Topology, paths, topology};
 use vswitch_io::{Pool, PoolConfig};
 
-use control::{Control, Options, Remote};
+use control::{Control, OnRefusal, Options, Remote};
 use http::socket::{Peer, Socket};
 
 /// 64 MiB of wire frames: an AF_XDP queue keeps 512 of them in its ring, the other kinds only what is in flight. Each
@@ -27,7 +28,7 @@ const FRAMES: PoolConfig = PoolConfig { wire: 16_384, large: 512 };
 #[derive(Parser, Debug)]
 #[command(name = "vswitch", version)]
 struct Args {
-    /// The topology to start with; SIGHUP applies it again.
+    /// The topology to start with; SIGHUP applies it again. A port whose netdev cannot be had waits, the others run.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the API listens.
@@ -101,11 +102,8 @@ fn print_openapi() -> ExitCode {
 
 /// Reads and checks a topology file; on a mistake says where, what, and how to mend it.
 fn load(file: &Path) -> Result<Topology, ExitCode> {
-    let text = std::fs::read_to_string(file).map_err(|e| fail(2, &format!("{}: {e}", file.display())))?;
-    topology::load(&text, &file.display().to_string()).map_err(|problems| {
-        for problem in &problems {
-            eprintln!("{problem}");
-        }
+    topology::read(file).map_err(|error| {
+        eprintln!("{error}");
         ExitCode::from(2)
     })
 }
@@ -118,12 +116,20 @@ fn run(args: &Args, topology: Topology) -> Result<(), String> {
     runtime.block_on(serve(args, topology))
 }
 
+/// How a file is applied that nobody waits for: a port whose netdev is refused waits, and all others run. SIGHUP does
+/// as the start does, so that the daemon is the same after either.
+fn as_configured() -> Options {
+    Options { on_refusal: OnRefusal::Wait, ..Options::default() }
+}
+
 async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
+    // Before anything else: a signal that nobody waits for would end the daemon.
+    let hangup = signal(SignalKind::hangup()).map_err(|e| format!("signals: {e}"))?;
     let socket = Socket::bind(&args.socket).map_err(|e| format!("{}: {e}", args.socket.display()))?;
     let pool = Pool::new(FRAMES).map_err(|e| format!("no memory for frames: {e}"))?;
     let switch = topology.switch.clone();
     let mut control = Control::start(&switch, pool).await.map_err(|e| format!("cannot start: {e}"))?;
-    control.apply(topology, Options::default()).await.map_err(|refusal| refusal.message)?;
+    control.apply(topology, as_configured()).await.map_err(|refusal| refusal.message)?;
     let (remote, jobs) = Control::remote();
     let server =
         axum::serve(socket, http::router(remote.clone()).into_make_service_with_connect_info::<Peer>());
@@ -133,9 +139,7 @@ async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
         }
     });
     let end = until_told_to_end().map_err(|e| format!("signals: {e}"))?;
-    if let Some(file) = args.config.clone() {
-        tokio::spawn(reload_on_hangup(file, remote));
-    }
+    tokio::spawn(reload_on_hangup(hangup, args.config.clone(), remote));
     tracing::info!(socket = %args.socket.display(), "ready");
     control.run(jobs, end).await.map_err(|e| format!("the links cannot be followed any more: {e}"))
 }
@@ -154,12 +158,15 @@ fn until_told_to_end() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// SIGHUP applies the file again; a file with mistakes changes nothing.
-async fn reload_on_hangup(file: PathBuf, control: Remote) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+async fn reload_on_hangup(mut hangup: Signal, file: Option<PathBuf>, control: Remote) {
     while hangup.recv().await.is_some() {
-        let Ok(topology) = load(&file) else { continue };
+        let Some(file) = &file else {
+            tracing::info!("SIGHUP: there is no file to apply, the daemon was started without --config");
+            continue;
+        };
+        let Ok(topology) = load(file) else { continue };
         let applied = control
-            .ask(move |c| Box::pin(async move { c.apply(topology, Options::default()).await }))
+            .ask(move |c| Box::pin(async move { c.apply(topology, as_configured()).await }))
             .await
             .and_then(|result| result);
         match applied {

@@ -3,6 +3,7 @@
 use std::{fmt, io};
 
 use vswitch_api::client;
+use vswitch_api::topology::ReadError;
 
 /// A command that was not done.
 #[derive(Debug)]
@@ -68,6 +69,12 @@ impl From<client::Error> for Failure {
                 Self::Unreachable(error.to_string())
             }
         }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::Invalid(error.to_string().lines().map(str::to_owned).collect())
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use vswitch_api::client::{self, Client};
 use vswitch_api::response::{LinkState, PortState};
-use vswitch_api::{Topology, paths};
+use vswitch_api::{paths, topology};
 use vswitch_netns::Namespace;
 
 use crate::command::render;
@@ -105,15 +105,8 @@ fn identity(file: &Path) -> PathBuf {
     file.canonicalize().or_else(|_| std::path::absolute(file)).unwrap_or_else(|_| file.to_owned())
 }
 
-fn read_topology(file: &Path) -> Result<Topology, Failure> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::invalid(format!("{name}: {error}")))?;
-    vswitch_api::topology::load(&text, &name)
-        .map_err(|problems| Failure::Invalid(problems.iter().map(ToString::to_string).collect()))
-}
-
 fn up(file: &Path) -> Result<Lab, Failure> {
-    if read_topology(file)?.host.is_empty() {
+    if topology::read(file)?.host.is_empty() {
         return Err(Failure::invalid(format!("{}: there is no [[host]] to make", file.display())));
     }
     let here = Namespace::current()?.inode()?;

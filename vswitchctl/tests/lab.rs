@@ -6,15 +6,14 @@ use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
-use vswitch_netns::{Namespace, Process, Veth, veth};
+use vswitch_netns::{Namespace, Process, Scratch, Veth, veth};
 
 const SOON: Duration = Duration::from_secs(5);
 
 /// A switch's namespace and a topology file with hosts for it.
 struct Scene {
     namespace: Namespace,
-    folder: TempDir,
+    folder: Scratch,
 }
 
 /// Two hosts; `b` runs a command that starts another.
@@ -41,7 +40,7 @@ run = "sleep 1000 & sleep 1000; true"
 
 impl Scene {
     fn new() -> Self {
-        let scene = Self { namespace: Namespace::new().unwrap(), folder: TempDir::new().unwrap() };
+        let scene = Self { namespace: Namespace::new().unwrap(), folder: Scratch::new().unwrap() };
         std::fs::write(scene.file(), TOPOLOGY).unwrap();
         scene
     }

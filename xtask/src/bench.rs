@@ -5,27 +5,20 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-use crate::packages::{self, ETHTOOL, IPERF3, IPROUTE2, OPENVSWITCH, Package, VALGRIND};
-use crate::{Result, shell};
+use crate::packages::{self, ETHTOOL, IPERF3, IPROUTE2, Package, VALGRIND};
+use crate::{Result, openvswitch, shell};
 
-/// What can be measured; its name is that of the benchmarks' own command line.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Case {
-    /// Instructions and nanoseconds per packet through the forwarding pipeline
-    Pipeline,
-    /// Frames of 64 bytes from veth to veth
-    VethL2,
-    /// One TCP stream from veth to veth
-    TcpVeth,
-}
+/// The benchmarks' own: they are built for release, which is no reason to build this program with them.
+#[path = "../../benches/src/case.rs"]
+mod case;
 
-impl Case {
-    fn packages(self) -> &'static [Package] {
-        match self {
-            Self::Pipeline => &[VALGRIND],
-            Self::VethL2 => &[IPROUTE2, ETHTOOL, OPENVSWITCH],
-            Self::TcpVeth => &[IPROUTE2, ETHTOOL, IPERF3, OPENVSWITCH],
-        }
+pub(crate) use case::Case;
+
+const fn packages_of(case: Case) -> &'static [Package] {
+    match case {
+        Case::Pipeline => &[VALGRIND],
+        Case::VethL2 => &[IPROUTE2, ETHTOOL],
+        Case::TcpVeth => &[IPROUTE2, ETHTOOL, IPERF3],
     }
 }
 
@@ -34,16 +27,18 @@ pub(crate) async fn run(cases: &[Case], quick: bool, json: Option<&Path>) -> Res
     shell::need_root("the benchmarks make network namespaces")?;
     let cases = if cases.is_empty() { Case::value_variants() } else { cases };
     let mut needed: Vec<Package> = Vec::new();
-    for package in cases.iter().flat_map(|case| case.packages()) {
+    for package in cases.iter().flat_map(|case| packages_of(*case)) {
         if needed.iter().all(|other| other.name != package.name) {
             needed.push(*package);
         }
     }
     packages::install_missing(&needed).await?;
+    let has_peers = cases.iter().any(|case| *case != Case::Pipeline);
+    let openvswitch = if has_peers { openvswitch::provide().await? } else { Vec::new() };
     shell::title("Building the release");
     let mut build = shell::cargo();
     build.args(["build", "--release", "--package", "vswitch", "--package", "vswitch-benches"]);
-    shell::run(build).await?;
+    shell::build(build).await?;
     // Cargo has built this program in a folder beside that of releases.
     let own = shell::bin_dir()?;
     let target = own.parent().ok_or("this program is not where cargo builds programs")?;
@@ -53,5 +48,6 @@ pub(crate) async fn run(cases: &[Case], quick: bool, json: Option<&Path>) -> Res
     if let Some(file) = json {
         bench.arg("--json").arg(file);
     }
+    bench.envs(openvswitch);
     shell::run(bench).await
 }

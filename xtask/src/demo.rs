@@ -11,9 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
-use vswitch_netns::{Namespace, Process};
+use vswitch_netns::{Namespace, Process, Scratch};
 
 use crate::packages::{self, IPERF3, PING};
 use crate::{Result, shell};
@@ -31,7 +30,7 @@ pub(crate) async fn run(exit: bool) -> Result<()> {
     let mut build = shell::cargo();
     // All of them, so that features agree and `cargo xtask test` builds no dependency again.
     build.args(["build", "--workspace", "--bins"]);
-    shell::run(build).await?;
+    shell::build(build).await?;
 
     let mut demo = Demo::start()?;
     let shown = tokio::select! {
@@ -54,7 +53,7 @@ struct Demo {
     namespace: Namespace,
     daemon: Process,
     /// Socket and log.
-    folder: TempDir,
+    folder: Scratch,
     programs: PathBuf,
     topology: PathBuf,
 }
@@ -63,7 +62,7 @@ impl Demo {
     /// Starts the daemon in a namespace of its own.
     fn start() -> Result<Self> {
         let namespace = Namespace::new()?;
-        let folder = TempDir::with_prefix("vswitch-demo-")?;
+        let folder = Scratch::new()?;
         let programs = shell::bin_dir()?;
         let topology = shell::root().join("topologies/demo.toml");
         let mut command = namespace.command(programs.join("vswitch"));

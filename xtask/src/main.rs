@@ -1,14 +1,18 @@
-//! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
+//! The project's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask fuzz`.
 //!
 //! Each installs what it lacks and says so, shows progress, and prints the commands that it runs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use vswitch_api::value::duration;
 
 mod bench;
 mod demo;
+mod fuzz;
+mod openvswitch;
 mod packages;
 mod sandbox;
 mod shell;
@@ -51,6 +55,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Look for inputs that break what reads bytes of guests and networks
+    Fuzz {
+        /// A file of fuzz/targets without its ending; all unless told
+        target: Option<String>,
+        /// How long each target runs, as in 30s
+        #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
+        time: Duration,
+    },
     /// What `test` runs inside its sandbox
     #[command(hide = true)]
     TestInSandbox { filter: Option<String> },
@@ -63,13 +75,20 @@ async fn main() -> ExitCode {
         Command::Demo { exit } => demo::run(exit).await,
         Command::Test { filter } => test::run(filter.as_deref()).await,
         Command::Bench { cases, quick, json } => bench::run(&cases, quick, json.as_deref()).await,
+        Command::Fuzz { target, time } => fuzz::run(target.as_deref(), time).await,
         Command::TestInSandbox { filter } => test::run_in_sandbox(filter.as_deref()).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\n{} {error}", shell::red("FAILED:"));
+            eprintln!("\n{} {}", shell::red("FAILED:"), with_reasons(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and what is behind it.
+fn with_reasons(error: &dyn std::error::Error) -> String {
+    let reasons = std::iter::successors(error.source(), |error| error.source());
+    reasons.fold(error.to_string(), |text, reason| format!("{text}: {reason}"))
 }

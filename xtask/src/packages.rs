@@ -26,13 +26,10 @@ pub(crate) const IPROUTE2: Package =
     Package { name: "iproute2", program: "ip", purpose: "look at links from outside the project" };
 pub(crate) const ETHTOOL: Package =
     Package { name: "ethtool", program: "ethtool", purpose: "look at and set offloads and queues" };
-pub(crate) const TCPDUMP: Package =
-    Package { name: "tcpdump", program: "tcpdump", purpose: "watch frames by a program that is not ours" };
-
+pub(crate) const BPFTOOL: Package =
+    Package { name: "bpftool", program: "bpftool", purpose: "see which BPF programs are loaded" };
 pub(crate) const VALGRIND: Package =
     Package { name: "valgrind", program: "valgrind", purpose: "count instructions" };
-pub(crate) const OPENVSWITCH: Package =
-    Package { name: "openvswitch-switch", program: "ovs-vswitchd", purpose: "compare with Open vSwitch" };
 
 /// Installs those of `packages` whose program is missing.
 pub(crate) async fn install_missing(packages: &[Package]) -> Result<()> {
@@ -49,21 +46,31 @@ pub(crate) async fn install_missing(packages: &[Package]) -> Result<()> {
         return Err(format!("there is no apt-get here: install {} by hand", names.join(", ")).into());
     }
     shell::need_root("packages are to be installed")?;
-    // Package lists may be missing (a fresh system) or old (a version that is no longer served).
-    if !are_known(&names).await? || install(&names).await.is_err() {
-        shell::run(apt_get(&["update"])).await?;
-        install(&names).await?;
-    }
+    install(&names, &[]).await?;
     match missing.iter().find(|package| !is_installed(package.program)) {
         Some(package) => Err(format!("package {} brought no {}", package.name, package.program).into()),
         None => Ok(()),
     }
 }
 
-async fn install(names: &[&str]) -> Result<()> {
-    let mut command = apt_get(&["install", "--yes", "--no-install-recommends"]);
-    command.args(names);
-    shell::run(command).await
+/// Fetches a package, and all that it needs and that is missing here, into a folder with a folder `partial`.
+pub(crate) async fn download(name: &str, folder: &Path) -> Result<()> {
+    let archives = format!("Dir::Cache::Archives={}", folder.display());
+    install(&[name], &["--download-only", "--option", &archives]).await
+}
+
+/// Package lists may be missing (a fresh system) or old (a version that is no longer served).
+async fn install(names: &[&str], options: &[&str]) -> Result<()> {
+    let install = || {
+        let mut command = apt_get(&["install", "--yes", "--no-install-recommends"]);
+        command.args(options).args(names);
+        shell::run_uninterrupted(command)
+    };
+    if !are_known(names).await? || install().await.is_err() {
+        shell::run_uninterrupted(apt_get(&["update"])).await?;
+        install().await?;
+    }
+    Ok(())
 }
 
 async fn are_known(names: &[&str]) -> Result<bool> {
@@ -78,7 +85,8 @@ fn apt_get(args: &[&str]) -> Command {
     command
 }
 
-fn is_installed(program: &str) -> bool {
+/// Whether a program is found.
+pub(crate) fn is_installed(program: &str) -> bool {
     // Root's tools may be outside a user's PATH.
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(Path::new).map(Path::to_owned);
     let path = env::var_os("PATH").unwrap_or_default();

@@ -1,8 +1,9 @@
 //! Where the tests run: a machine within the machine.
 //!
-//! `unshare` gives them network, mount and process namespaces of their own and an empty `/run`. So no test,
-//! however wrong, touches the links of this machine; what it leaves behind is there to be seen, exactly and
-//! with nobody else's beside it; and when the runner ends, in whatever way, the kernel ends all of it.
+//! `unshare` gives them network, mount and process namespaces of their own and an empty `/run`, in memory, for
+//! their temporary files too. So no test, however wrong, touches the links of this machine; what it leaves behind
+//! is there to be seen, exactly and with nobody else's beside it; and when the runner ends, in whatever way, the
+//! kernel ends all of it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +13,13 @@ use std::time::Duration;
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use vswitch_netns::Process;
+use vswitch_netns::{Process, isolate_mounts};
 
 use crate::shell;
 use crate::{Error, Result};
+
+/// The sandbox's own folder: temporary files belong here.
+pub(crate) const FOLDER: &str = "/run";
 
 /// Runs this program again inside a sandbox, to its end.
 pub(crate) fn enter(args: &[&str]) -> Result<()> {
@@ -23,6 +27,7 @@ pub(crate) fn enter(args: &[&str]) -> Result<()> {
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     // By its path: the file that we run from may have been replaced by a build.
     command.arg(shell::bin_dir()?.join(env!("CARGO_BIN_NAME"))).args(args);
+    isolate_mounts(&mut command);
     let mut sandbox = Process::spawn(command)?;
     let status = sandbox.child().wait()?;
     if status.success() { Ok(()) } else { Err("see above".into()) }
@@ -35,14 +40,11 @@ impl Snapshot {
     /// Makes a fresh sandbox usable and looks at it. This process is its init (process 1).
     pub(crate) async fn first() -> Result<Self> {
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "tmpfs", "/run"]);
+        mount.args(["-t", "tmpfs", "tmpfs", FOLDER]);
         let mut loopback = Command::new("ip");
         loopback.args(["link", "set", "lo", "up"]);
         for command in [mount, loopback] {
-            let output = shell::quiet(command).await?;
-            if !output.status.success() {
-                return Err(format!("the sandbox cannot be made: {}", output.stderr.trim()).into());
-            }
+            shell::quiet_success(command).await?;
         }
         Self::take().await
     }
@@ -73,7 +75,7 @@ impl Snapshot {
             things.extend(lines.lines().map(|line| format!("{what} {line}")));
         }
         things.extend(processes()?);
-        things.extend(files(Path::new("/run"))?);
+        things.extend(files(Path::new(FOLDER))?);
         Ok(Self(things))
     }
 }

@@ -1,4 +1,5 @@
-//! Runs programs in front of the user: each command is printed as it could be typed.
+//! Runs programs in front of the user: each command is printed as it could be typed, and ends with us, however
+//! we end.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::time;
+use vswitch_netns::tie_to_owner;
 
 use crate::{Error, Result};
 
@@ -42,11 +44,29 @@ fn paint(code: &str, text: &str) -> String {
 }
 
 /// Prints a command and runs it, with its output passed on as it comes; an error unless it ends with 0.
-pub(crate) async fn run(command: Command) -> Result<()> {
-    let text = text(&command);
+pub(crate) async fn run(mut command: Command) -> Result<()> {
+    tie_to_owner(&mut command);
+    run_as(&text(&command), command).await
+}
+
+/// Like [`run`], for what must not be killed half-way: if we are, it goes on to its own end.
+pub(crate) async fn run_uninterrupted(command: Command) -> Result<()> {
+    run_as(&text(&command), command).await
+}
+
+/// Like [`run`], for a cargo that builds: it is process 1 of a process namespace, so its compilers end with it.
+pub(crate) async fn build(cargo: Command) -> Result<()> {
+    let mut contained = Command::new("unshare");
+    contained.args(["--pid", "--fork", "--kill-child", "--"]).arg(cargo.get_program()).args(cargo.get_args());
+    contained.envs(cargo.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    contained.current_dir(cargo.get_current_dir().unwrap_or(root()));
+    tie_to_owner(&mut contained);
+    run_as(&text(&cargo), contained).await
+}
+
+async fn run_as(text: &str, command: Command) -> Result<()> {
     println!("{}", paint("36", &format!("$ {text}")));
-    let mut child =
-        tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(cannot_run(&text))?;
+    let mut child = tokio::process::Command::from(command).spawn().map_err(cannot_run(text))?;
     let status = child.wait().await?;
     if status.success() { Ok(()) } else { Err(format!("{text}: {status}").into()) }
 }
@@ -69,9 +89,17 @@ pub(crate) async fn show_success(command: Command) -> Result<String> {
     if output.status.success() { Ok(output.stdout) } else { Err(format!("{text}: {}", output.status).into()) }
 }
 
+/// Like [`quiet`], for a command that must succeed; its stdout.
+pub(crate) async fn quiet_success(command: Command) -> Result<String> {
+    let text = text(&command);
+    let Output { status, stdout, stderr } = quiet(command).await?;
+    if status.success() { Ok(stdout) } else { Err(format!("{text}: {status}: {}", stderr.trim()).into()) }
+}
+
 /// Runs a command that the user need not see.
 pub(crate) async fn quiet(mut command: Command) -> Result<Output> {
     let text = text(&command);
+    tie_to_owner(&mut command);
     command.stdin(Stdio::null());
     let output = tokio::process::Command::from(command)
         .kill_on_drop(true)

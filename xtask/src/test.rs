@@ -1,24 +1,26 @@
 //! `cargo xtask test`: every test of the workspace, root tests included, in a [`sandbox`].
 
-use crate::packages::{self, ETHTOOL, IPERF3, IPROUTE2, PING, TCPDUMP};
+use std::process::Command;
+
+use crate::packages::{self, BPFTOOL, ETHTOOL, IPERF3, IPROUTE2, PING};
 use crate::sandbox::{self, Snapshot};
 use crate::{Result, shell};
 
 /// Builds outside of the sandbox, where there is a network, then runs the tests inside.
 pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
-    packages::install_missing(&[IPROUTE2, PING, IPERF3, ETHTOOL, TCPDUMP]).await?;
+    packages::install_missing(&[IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL]).await?;
     shell::title("Building");
     let mut programs = shell::cargo();
     programs.args(["build", "--workspace", "--bins"]);
-    shell::run(programs).await?;
+    shell::build(programs).await?;
     let mut tests = shell::cargo();
     tests.args(["test", "--workspace", "--no-run"]);
-    shell::run(tests).await?;
+    shell::build(tests).await?;
     if wants_loom(filter) {
         let mut models = loom();
         models.arg("--no-run");
-        shell::run(models).await?;
+        shell::build(models).await?;
     }
     let args: Vec<&str> = std::iter::once("test-in-sandbox").chain(filter).collect();
     sandbox::enter(&args)
@@ -30,7 +32,10 @@ pub(crate) async fn run_in_sandbox(filter: Option<&str>) -> Result<()> {
     shell::title("Testing");
     let mut tests = shell::cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
-    tests.env("VSWITCH_BIN_DIR", shell::bin_dir()?).env("CARGO_NET_OFFLINE", "true");
+    tests
+        .env("TMPDIR", sandbox::FOLDER)
+        .env("VSWITCH_BIN_DIR", shell::bin_dir()?)
+        .env("CARGO_NET_OFFLINE", "true");
     let tested = shell::run(tests).await;
     let mut results = vec![("every test passes", tested)];
     if wants_loom(filter) {
@@ -57,7 +62,7 @@ async fn test_models() -> Result<()> {
 }
 
 /// Model tests have `loom` in their path, and are built with another standard library of atomics.
-fn loom() -> std::process::Command {
+fn loom() -> Command {
     let mut cargo = shell::cargo();
     cargo.args(["test", "--package", "vswitch-dataplane", "--lib", "--release"]);
     cargo.arg("--target-dir").arg(shell::root().join("target/loom")).env("RUSTFLAGS", "--cfg loom");

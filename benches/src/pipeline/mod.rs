@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::Args;
-use vswitch_netns::Process;
+use vswitch_netns::{Process, Scratch};
 
 use crate::noise::{self, Sample};
 use crate::report::{Row, median};
@@ -116,7 +116,7 @@ fn per_frame(time: Duration, frames: u64) -> f64 {
 fn instructions(batch: usize, macs: u32) -> Result<f64> {
     let count = COUNTED_FRAMES / batch as u64;
     let run = |more: &[&str]| -> Result<u64> {
-        let folder = tempfile::tempdir()?;
+        let folder = Scratch::new()?;
         let out = folder.path().join("callgrind.out");
         let mut command = Command::new("valgrind");
         command.args(["--quiet", "--tool=callgrind"]);

@@ -11,7 +11,8 @@ use crate::clock::wait_until;
 use crate::subject::{Switch, daemon};
 use crate::{Result, noise};
 
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+/// Where its package puts its data, unless its own variable `OVS_PKGDATADIR` says otherwise.
+const DATA: &str = "/usr/share/openvswitch";
 const BRIDGE: &str = "bridge";
 
 /// The two daemons; the switch ends before its database.
@@ -27,7 +28,8 @@ impl Ovs {
         let namespace = bed.switch.clone();
         let database_file = folder.join("conf.db");
         let mut create = Command::new("ovsdb-tool");
-        create.arg("create").arg(&database_file).arg(SCHEMA);
+        let data = std::env::var_os("OVS_PKGDATADIR").map_or_else(|| DATA.into(), PathBuf::from);
+        create.arg("create").arg(&database_file).arg(data.join("vswitch.ovsschema"));
         Process::run(create)?;
         let at_home = |command: &mut Command| {
             for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"] {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use vswitch_api::topology::load;
+use vswitch_api::topology::{load, read};
 
 #[test]
 fn each_mistake_names_its_place_and_its_mend() {
@@ -31,4 +31,19 @@ fn each_mistake_names_its_place_and_its_mend() {
         seen += 1;
     }
     assert!(seen >= 40, "only {seen} files");
+}
+
+#[test]
+fn a_file_is_read_with_its_name_in_every_message() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert!(read(&folder.join("../../topologies/demo.toml")).is_ok());
+    let missing = read(Path::new("/no/such/file")).unwrap_err().to_string();
+    assert_eq!(
+        missing,
+        "/no/such/file: No such file or directory (os error 2); name a topology file that can be read"
+    );
+    let file = folder.join("tests/bad/unknown-key.toml");
+    let mistakes = read(&file).unwrap_err().to_string();
+    assert_eq!(mistakes.lines().count(), 2, "{mistakes}");
+    assert!(mistakes.lines().all(|line| line.starts_with(file.to_str().unwrap())), "{mistakes}");
 }

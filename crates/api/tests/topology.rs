@@ -55,9 +55,9 @@ fn port() -> impl Strategy<Value = Port> {
         of(name("net")).prop_map(|access| (access, Vec::new(), None)),
         (vec(trunk_entry(), 1..4), of(name("net"))).prop_map(|(trunk, native)| (None, trunk, native)),
     ];
-    let limits = (any::<bool>(), of(1..999u32), storm(), of(68..=65535u32));
+    let limits = (any::<bool>(), of(1..999u32), storm(), of(68..=65535u32), any::<bool>());
     (name("port"), kind, of("[!-.0-9;-~]{1,15}"), attachment, limits).prop_map(
-        |(name, kind, netdev, (access, trunk, native), (isolated, max_macs, storm, mtu))| Port {
+        |(name, kind, netdev, (access, trunk, native), (isolated, max_macs, storm, mtu, force))| Port {
             name,
             kind,
             netdev,
@@ -68,6 +68,7 @@ fn port() -> impl Strategy<Value = Port> {
             max_macs,
             storm,
             mtu,
+            force,
         },
     )
 }
@@ -221,6 +222,7 @@ fn base() -> Topology {
         name = "up"
         trunk = ["red"]
         mtu = 9000
+        force = true
     "#;
     load(text, "base.toml").unwrap()
 }
@@ -238,6 +240,7 @@ fn changes_in_words() {
     b.port[0].access = Some("blue".to_owned());
     b.port[0].storm.broadcast = None;
     b.port[1].mtu = None;
+    b.port[1].force = false;
     b.port.push(Port { access: Some("green".to_owned()), ..Port::new("web2") });
     b.fdb.push(StaticEntry {
         network: "blue".to_owned(),
@@ -249,7 +252,7 @@ fn changes_in_words() {
         "+ network green",
         r#"~ port web1: access red -> blue, storm { broadcast = "1000pps", unknown = "5pps" } -> { unknown = "5pps" }"#,
         "+ port web2: access green",
-        "~ port up: mtu 9000 -> default",
+        "~ port up: force true -> default, mtu 9000 -> default",
         "+ fdb blue 02:00:00:00:00:01: port web1",
     ];
     let mut sorted = words(&a, &b);
@@ -285,4 +288,71 @@ fn more_than_the_most_is_refused() {
     assert_eq!(check(&topology), []);
     topology.port.push(Port::new("one-too-many"));
     assert_eq!(check(&topology)[0].path, "port[4096]");
+}
+
+/// The one mistake of `topology`.
+fn mistake(topology: &Topology) -> String {
+    let problems = check(topology);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems[0].to_string()
+}
+
+#[test]
+fn lists_without_an_end_are_refused_with_their_limit() {
+    let mut lab = base();
+    lab.fdb = (0..=65_536)
+        .map(|n| StaticEntry {
+            network: "red".to_owned(),
+            mac: Mac::from_u64(0x0200_0000_0000 + n),
+            port: "web1".to_owned(),
+        })
+        .collect();
+    assert_eq!(mistake(&lab), "fdb[65536]: 65537 fdb entries are too many; use at most 65536");
+    lab.fdb.pop();
+    assert_eq!(check(&lab), []);
+
+    let mut lab = base();
+    lab.network = (0..4095).map(|n| Network::new(format!("n{n}"))).collect();
+    lab.network.push(Network::new("red"));
+    let vlan = |n: u16| Vid::new(n % 4094 + 1).ok();
+    lab.port[1].trunk = (0..4095).map(|n| TrunkEntry { network: format!("n{n}"), vlan: vlan(n) }).collect();
+    assert_eq!(mistake(&lab), "port[1].trunk[4094]: 4095 networks of a trunk are too many; use at most 4094");
+    lab.port[1].trunk.pop();
+    assert_eq!(check(&lab), []);
+    let trunk = lab.port[1].trunk.clone();
+    lab.port.extend((0..256).map(|n| Port { trunk: trunk.clone(), ..Port::new(format!("p{n}")) }));
+    let all = "port[257].trunk: 1052158 networks of all trunks are too many; use at most 1048576";
+    assert_eq!(mistake(&lab), all);
+
+    let mut lab = base();
+    lab.switch.cpus = (0..257).collect();
+    assert_eq!(mistake(&lab), "switch.cpus[256]: 257 CPUs are too many; use at most 256");
+}
+
+#[test]
+fn mistakes_beyond_the_hundredth_are_counted() {
+    let ports = |count: usize| -> Vec<Port> {
+        (0..count)
+            .map(|n| Port { access: Some("nowhere".to_owned()), ..Port::new(format!("p{n}")) })
+            .collect()
+    };
+    let mut lab = Topology { port: ports(100), ..Topology::default() };
+    assert_eq!(check(&lab).len(), 100);
+    lab.port = ports(4000);
+    let problems = check(&lab);
+    assert_eq!(problems.len(), 101);
+    assert_eq!(problems[99].path, "port[99].access");
+    assert_eq!(problems[100].to_string(), "3900 more mistakes are not listed; mend these first");
+
+    // A file's are in its order, those of keys and of meaning together.
+    let mut text = to_toml(&lab);
+    text.push_str("colour = 1\n");
+    let problems = load(&text, "x.toml").unwrap_err();
+    assert_eq!(problems.len(), 101);
+    assert_eq!((problems[0].line, problems[0].problem.path.as_str()), (7, "port[0].access"));
+    assert_eq!(problems[100].problem.what, "3901 more mistakes are not listed");
+    let nonsense = "= 1\n".repeat(5000);
+    let problems = load(&nonsense, "x.toml").unwrap_err();
+    assert_eq!(problems.len(), 101);
+    assert!(problems[100].problem.what.ends_with("more mistakes are not listed"), "{}", problems[100]);
 }

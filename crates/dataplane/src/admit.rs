@@ -12,7 +12,6 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
     for (frame, slot) in vector.undecided() {
         match judge(cx.port, slot, frame) {
             Ok(()) => {
-                slot.frames = offload::segments(frame.bytes(), &frame.meta().offload);
                 effects.say("admit", || format!("admitted by {{port {}}}", cx.ingress.0));
             }
             Err(reason) => slot.drop("admit", reason, effects),
@@ -21,7 +20,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
 }
 
 #[inline]
-fn judge<F: FrameBuf>(port: &Port, slot: &Slot, frame: &F) -> Result<(), Reason> {
+fn judge<F: FrameBuf>(port: &Port, slot: &mut Slot, frame: &F) -> Result<(), Reason> {
     if !slot.source.is_unicast() {
         return Err(Reason::BadSource);
     }
@@ -33,6 +32,10 @@ fn judge<F: FrameBuf>(port: &Port, slot: &Slot, frame: &F) -> Result<(), Reason>
     }
     let work = &frame.meta().offload;
     if !offload::fits(frame.bytes(), work) {
+        return Err(Reason::BadOffload);
+    }
+    slot.frames = offload::segments(frame.bytes(), work);
+    if work.gso.is_some_and(|gso| !offload::is_plausible(gso, slot.frames)) {
         return Err(Reason::BadOffload);
     }
     // What a GSO frame stands for is known to be short enough only at the port where it leaves.

@@ -47,6 +47,8 @@ pub struct PortCounters {
     pub consumed: Counter,
     /// Frames that the kernel dropped before the switch saw them (not part of the sum).
     pub rx_missed: Counter,
+    /// Times that the way out took no more frames (no frames: not part of the sum).
+    pub tx_stalls: Counter,
     /// Frames from this port that were flooded.
     pub flooded: Counter,
     /// Source MACs that were not learnt because a limit was reached.

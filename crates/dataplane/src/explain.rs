@@ -84,13 +84,7 @@ impl Words {
 impl Effects for Words {
     fn learn(&mut self, cx: &Context<'_>, network: NetId, slot: &Slot) -> Learn {
         let source = slot.source;
-        let learn = match cx.snapshot.fdb().get(network, source, cx.now) {
-            None => Learn::Added,
-            Some(entry) if entry.is_static => Learn::Static,
-            Some(entry) if entry.port == cx.ingress => Learn::Known,
-            Some(entry) if entry.is_held => Learn::Held,
-            Some(entry) => Learn::Moved { from: entry.port },
-        };
+        let learn = cx.snapshot.fdb().foresee(network, source, cx.ingress, cx.now);
         self.learnt = matches!(learn, Learn::Added | Learn::Moved { .. }).then_some(source);
         learn
     }

@@ -200,6 +200,17 @@ impl Fdb {
         outcome
     }
 
+    /// What [`Self::learn`] would say, limits aside; it changes nothing.
+    pub(crate) fn foresee(&self, network: NetId, mac: Mac, port: PortId, now: Instant) -> Learn {
+        match self.table.get(key(network, mac)).map(Record::unpack) {
+            None => Learn::Added,
+            Some(record) if record.is_static => Learn::Static,
+            Some(record) if record.port == port => Learn::Known,
+            Some(record) if record.moved(port, now.into()).is_err() => Learn::Held,
+            Some(record) => Learn::Moved { from: record.port },
+        }
+    }
+
     /// A new address: counted and added, or refused.
     fn admit(&self, snapshot: &Snapshot, place: Place, port: &Port, now: Seconds) -> (Learn, Option<Record>) {
         let Some(network) = snapshot.network(place.network) else { return (Learn::Refused, None) };
@@ -264,15 +275,25 @@ impl Fdb {
 
     /// Takes out what `filter` names; returns how many. None that was there before the call is missed.
     pub fn flush(&self, filter: Filter) -> usize {
-        let learnt_none = |port| !filter.statics && self.counts.port(port) == 0;
-        if self.is_empty() || filter.port.is_some_and(learnt_none) {
+        if !filter.statics && filter.port.is_some_and(|port| self.learnt_at(port) == 0) {
+            return 0;
+        }
+        self.flush_where(|network, port, is_static| {
+            filter.network.is_none_or(|n| n == network)
+                && filter.port.is_none_or(|p| p == port)
+                && (filter.statics || !is_static)
+        })
+    }
+
+    /// Takes out every entry whose network, port and being static pass `is_named`, in one walk; returns how many. None
+    /// that was there before the call is missed.
+    pub fn flush_where(&self, is_named: impl Fn(NetId, PortId, bool) -> bool) -> usize {
+        if self.is_empty() {
             return 0;
         }
         let is_named = |key, record: Record| {
             let place = place_of(key, record);
-            filter.network.is_none_or(|n| n == place.network)
-                && filter.port.is_none_or(|p| p == place.port)
-                && (filter.statics || !record.is_static)
+            is_named(place.network, place.port, record.is_static)
         };
         let mut taken = 0;
         self.table.scan_all(|key, word| {
@@ -281,6 +302,18 @@ impl Fdb {
             }
         });
         taken
+    }
+
+    /// Addresses learnt at `port`, over its networks. Static entries do not count.
+    #[must_use]
+    pub fn learnt_at(&self, port: PortId) -> u32 {
+        self.counts.port(port)
+    }
+
+    /// Addresses learnt in `network`. Static entries do not count.
+    #[must_use]
+    pub fn learnt_in(&self, network: NetId) -> u32 {
+        self.counts.network(network)
     }
 
     /// Looks at the next part of the table (bounded work), takes out entries older than their network's

@@ -1,8 +1,8 @@
 //! The size of a frame as an MTU sees it, and whether its unfinished work fits its bytes.
 
-use vswitch_wire::segment::l4_header_end;
+use vswitch_wire::segment::{MAX_SEGMENTS, l4_header_end};
 use vswitch_wire::vlan::{self, TAG_LEN};
-use vswitch_wire::{FrameBuf, Offload};
+use vswitch_wire::{FrameBuf, Gso, GsoKind, Offload};
 
 /// Whether the work can be done: every offset lies in the frame, and GSO has whole headers to repeat. It came
 /// from a guest, which VIRTIO 1.2 section 5.1.6.4 forbids to trust.
@@ -32,6 +32,23 @@ fn segment_len(bytes: &[u8], work: &Offload) -> Option<usize> {
     let size = work.gso?.size;
     Some(bytes.len().min(l4_header_end(bytes, work)? + usize::from(size)))
 }
+
+/// Whether any sender asks for so many segments, or such small ones. Each costs what a frame costs, here and wherever
+/// else the frame may be cut; a guest has them for nothing.
+#[inline]
+pub(crate) fn is_plausible(gso: Gso, segments: u32) -> bool {
+    let most = match gso.kind {
+        GsoKind::Tcp4 | GsoKind::Tcp6 if gso.size < TCP_MIN_SIZE => 0,
+        GsoKind::Tcp4 | GsoKind::Tcp6 => MAX_SEGMENTS as u32,
+        GsoKind::Udp => UDP_MAX_SEGMENTS,
+    };
+    segments <= most
+}
+
+/// Bytes of the smallest segments that Linux' TCP makes (`TCP_MIN_SND_MSS`, include/net/tcp.h).
+const TCP_MIN_SIZE: u16 = 48;
+/// The most datagrams that Linux takes in one (`UDP_MAX_SEGMENTS`, include/linux/udp.h).
+const UDP_MAX_SEGMENTS: u32 = 128;
 
 /// Frames on the wire that the frame stands for.
 #[inline]

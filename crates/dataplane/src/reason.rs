@@ -34,7 +34,7 @@ drop_reasons! {
     BadSource, "bad_source", "the source MAC is a group address or zero";
     ZeroDestination, "zero_destination", "the destination MAC is zero";
     ReservedMac, "reserved_mac", "the destination is a link-local address (01-80-C2-00-00-0X), which a bridge does not relay";
-    BadOffload, "bad_offload", "the offload metadata does not fit the frame";
+    BadOffload, "bad_offload", "the offload metadata does not fit the frame, or asks for more or smaller segments than any sender makes";
     TooBigIngress, "too_big_ingress", "the frame is longer than the MTU of the port that it came in by";
     // VLAN.
     NoNetwork, "no_network", "the port belongs to no network";
@@ -61,7 +61,7 @@ drop_reasons! {
     PoolEmpty, "pool_empty", "no free frame was left for a copy or a segment";
     TxFull, "tx_full", "the port's transmit queue stayed full";
     TxError, "tx_error", "the kernel refused the frame";
-    PortGone, "port_gone", "the port was removed while the frame was in flight";
+    PortGone, "port_gone", "the port was being attached or removed while the frame was on its way";
 }
 
 impl Reason {

@@ -78,7 +78,10 @@ fn a_drop_says_why() {
     );
     let (verdict, steps) = told(&switch(), 9, &eth(B, A, &[], b""));
     assert_eq!(verdict, Verdict::Drop(Reason::PortGone));
-    assert_eq!(steps, ["parse: dropped: the port was removed while the frame was in flight"]);
+    assert_eq!(
+        steps,
+        ["parse: dropped: the port was being attached or removed while the frame was on its way"]
+    );
 }
 
 #[test]

@@ -156,6 +156,10 @@ fn offloads() -> Vec<Case> {
         bad("the largest offsets there are", csum(u16::MAX, u16::MAX), None),
         bad("GSO without checksum", None, gso(GsoKind::Tcp4, 1000)),
         bad("GSO of no size", csum(34, 16), gso(GsoKind::Tcp4, 0)),
+        bad("smaller segments than TCP makes", csum(34, 16), gso(GsoKind::Tcp4, 47)),
+        whole("the smallest that TCP makes", 48, 3000),
+        dropped("more segments than may be", Reason::BadOffload, two(), tcp(50_000).gso(48)),
+        bad("more datagrams than may be", csum(34, 6), gso(GsoKind::Udp, 23)),
         bad("TCP with the checksum of UDP", csum(34, 6), gso(GsoKind::Tcp4, 1000)),
         bad("UDP with the checksum of TCP", csum(34, 16), gso(GsoKind::Udp, 1000)),
         bad("a checksum in the IP header", csum(24, 0), None),
@@ -326,7 +330,7 @@ fn every_case_has_its_verdict_and_its_bytes() {
     }
 }
 
-/// What only a worker can come across.
+/// What only a worker can come across; its own tests have them.
 const OF_THE_WORKER: [Reason; 4] =
     [Reason::BadSegmentation, Reason::PoolEmpty, Reason::TxFull, Reason::TxError];
 /// What only a snapshot that is newer than the verdict brings about; see tests/egress.rs.

@@ -1,11 +1,11 @@
-//! bpf(2): writing a program, loading it, attaching it by a link or running it at once.
+//! bpf(2): making maps, writing a program, loading it, attaching it by a link or running it at once.
 //!
 //! Programs are a handful of instructions written in Rust, so nothing but Rust is needed to build. They are
 //! attached by a bpf_link alone: the kernel detaches it when the last fd closes, in whatever way the process ends.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// One instruction (RFC 9669 section 3): opcode, source and destination register, offset, immediate.
 #[repr(C)]
@@ -168,6 +168,7 @@ pub(crate) struct LoadError {
 }
 
 const CMD_MAP_CREATE: libc::c_int = 0;
+const CMD_MAP_UPDATE_ELEM: libc::c_int = 2;
 const CMD_PROG_LOAD: libc::c_int = 5;
 const CMD_PROG_TEST_RUN: libc::c_int = 10;
 const CMD_LINK_CREATE: libc::c_int = 28;
@@ -175,6 +176,7 @@ const CMD_LINK_CREATE: libc::c_int = 28;
 const LICENSE: &CStr = c"Dual MIT/GPL";
 
 const MAP_TYPE_ARRAY: u32 = 2;
+const MAP_TYPE_XSKMAP: u32 = 17;
 const F_MMAPABLE: u32 = 1 << 10;
 
 #[repr(C)]
@@ -188,6 +190,15 @@ struct MapCreate {
     inner_map_fd: u32,
     numa_node: u32,
     map_name: [u8; 16],
+}
+
+#[repr(C)]
+struct MapUpdate {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -232,11 +243,11 @@ struct LinkCreate {
     expected_revision: u64,
 }
 
-/// One bpf(2) call with the first bytes of `union bpf_attr`; the kernel takes the rest as zero.
+/// One bpf(2) call with the first bytes of `union bpf_attr`; the kernel takes the rest as zero, and refuses stray bytes.
 ///
 /// # Safety
 /// `attr` is what `cmd` expects, and its addresses are good for the call.
-pub(crate) unsafe fn call<A>(cmd: libc::c_int, attr: &mut A) -> io::Result<i32> {
+unsafe fn call<A>(cmd: libc::c_int, attr: &mut A) -> io::Result<i32> {
     // SAFETY: the pointer and size are those of `attr`; the rest is the caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_bpf, cmd, std::ptr::from_mut(attr), size_of::<A>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
@@ -299,19 +310,53 @@ pub(crate) fn link(program: BorrowedFd<'_>, ifindex: u32, attach: u32, flags: u3
 /// # Errors
 /// What the kernel said.
 pub(crate) fn array(value_size: u32, entries: u32) -> io::Result<OwnedFd> {
-    let mut attr = MapCreate {
+    create_map(MapCreate {
         map_type: MAP_TYPE_ARRAY,
-        key_size: size_of::<u32>() as u32,
         value_size,
         max_entries: entries,
         map_flags: F_MMAPABLE,
         ..MapCreate::default()
-    };
+    })
+}
+
+/// An empty map from the numbers 0 to `entries` - 1 to AF_XDP sockets, by fd.
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn socket_map(entries: u32) -> io::Result<OwnedFd> {
+    create_map(MapCreate {
+        map_type: MAP_TYPE_XSKMAP,
+        value_size: size_of::<RawFd>() as u32,
+        max_entries: entries,
+        ..MapCreate::default()
+    })
+}
+
+/// Makes a map whose keys are 32-bit numbers.
+fn create_map(mut attr: MapCreate) -> io::Result<OwnedFd> {
+    attr.key_size = size_of::<u32>() as u32;
     attr.map_name[..7].copy_from_slice(b"vswitch");
     // SAFETY: the attribute holds no address.
     let fd = unsafe { call(CMD_MAP_CREATE, &mut attr) }?;
     // SAFETY: a new fd that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts `socket` under `key` into a map of sockets, until it is closed.
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn set_socket(map: BorrowedFd<'_>, key: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let value = socket.as_raw_fd();
+    let mut attr = MapUpdate {
+        map_fd: map.as_raw_fd() as u32,
+        pad: 0,
+        key: (&raw const key) as u64,
+        value: (&raw const value) as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value are four bytes, as the map says, and outlive the call.
+    unsafe { call(CMD_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// Runs a program once on a new skb with these bytes, of which the first are an Ethernet header, as one that came

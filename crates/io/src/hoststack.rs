@@ -4,7 +4,8 @@
 //! sockets saw them and before IP does: no address on the netdev answers, no bridge or macvlan above it hears anything.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use crate::bpf::{self, Insn, Reg};
 
@@ -16,6 +17,16 @@ const DROP: i32 = 2;
 /// # Errors
 /// What the kernel said; before Linux 6.6 there is no tcx.
 pub(crate) fn keep_off(ifindex: u32) -> io::Result<OwnedFd> {
+    bpf::link(program()?, ifindex, bpf::ATTACH_TCX_INGRESS, 0)
+}
+
+/// The one program of all ports, loaded for the first of them and for the life of the process. It costs some
+/// milliseconds, and knows nothing of a netdev.
+fn program() -> io::Result<BorrowedFd<'static>> {
+    static PROGRAM: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(program) = PROGRAM.get() {
+        return Ok(program.as_fd());
+    }
     let program = bpf::load(&bpf::Program {
         kind: bpf::PROG_TYPE_SCHED_CLS,
         insns: &[Insn::set(Reg::R0, DROP), Insn::exit()],
@@ -24,5 +35,6 @@ pub(crate) fn keep_off(ifindex: u32) -> io::Result<OwnedFd> {
         attach: bpf::ATTACH_TCX_INGRESS,
     })
     .map_err(|e| e.source)?;
-    bpf::link(program.as_fd(), ifindex, bpf::ATTACH_TCX_INGRESS, 0)
+    // Another thread may have been faster: then this one is closed again.
+    Ok(PROGRAM.get_or_init(|| program).as_fd())
 }

@@ -128,6 +128,7 @@ impl TxQueue for Tx {
             }
         }
         drop(lane);
+        report.stalls = u32::from(report.full > 0);
         if report.sent > 0 && self.0.armed.load(Ordering::Acquire) {
             // It fails only when the counter is at its end: then the receiver is awake for long.
             let _ = (&self.0.wake).write(&1_u64.to_ne_bytes());
@@ -174,7 +175,7 @@ mod tests {
             frames.push(frame).unwrap();
         }
         let report = a.tx[0].tx(&mut cache, &mut frames);
-        assert_eq!((report.sent, report.full, frames.len()), (LIMIT as u32, 1, 0));
+        assert_eq!((report.sent, report.full, report.stalls, frames.len()), (LIMIT as u32, 1, 1, 0));
         assert!(is_readable(&*b.rx[0]));
         assert_eq!(b.rx[0].rx(&mut cache, &mut frames).unwrap(), LIMIT);
         assert!(!is_readable(&*b.rx[0]));

@@ -29,7 +29,7 @@ mod rx;
 mod socket;
 mod tx;
 
-use batch::{Batch, BatchError};
+use batch::{BatchError, Netns};
 use rx::Rx;
 use tx::Tx;
 
@@ -50,9 +50,8 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     if !rx.is_ethernet().map_err(OpenError::at("read the device's type"))? {
         return Err(OpenError::Refused(format!("`{name}` is no Ethernet device")));
     }
-    // Workers make batches of their own; this one shows whether they can.
-    let batches = Batch::open();
-    let netns = batches.as_ref().ok().map(Batch::netns);
+    let batches = batch::probe();
+    let netns = batches.as_ref().ok().copied();
     let tx: io::Result<Vec<_>> = (0..workers).map(|_| Tx::open(ifindex, netns)).collect();
     let tx = tx.map_err(|e| lost(name, e, "open a transmit socket"))?;
     Ok(Opened {
@@ -73,7 +72,7 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     })
 }
 
-fn mode(batches: &Result<Batch, BatchError>, filter: &io::Result<OwnedFd>) -> String {
+fn mode(batches: &Result<Netns, BatchError>, filter: &io::Result<OwnedFd>) -> String {
     let mut mode = "vnet headers".to_owned();
     match batches {
         Ok(_) => mode += ", batched transmit",

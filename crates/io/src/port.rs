@@ -92,11 +92,12 @@ pub struct TxReport {
     pub full: u32,
     /// Dropped, since the kernel refused them.
     pub refused: u32,
-    /// Times that the kernel took nothing from a queue though asked again and again (no frames: not in the sum).
+    /// Times that the kernel or the peer took nothing, or nothing more, however often asked (no frames: not in the sum).
     pub stalls: u32,
 }
 
-/// One way out of a port, owned by one worker. Queues of the same port may share a socket behind a short lock.
+/// One way out of a port, owned by one worker. Queues of the same port may share a socket, behind a lock that one holds
+/// for a batch.
 pub trait TxQueue: Send {
     /// Takes every frame, sent or not; what is not sent goes back to the pool. Order is kept.
     fn tx(&mut self, pool: &mut PoolCache, frames: &mut FrameVec) -> TxReport;

@@ -281,6 +281,7 @@ impl TxQueue for Tx {
             self.send(&mut frame, &mut report);
             pool.release(frame);
         }
+        report.stalls = u32::from(report.full > 0);
         report
     }
 

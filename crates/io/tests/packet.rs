@@ -3,6 +3,8 @@
 
 mod net;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::sync::atomic::Ordering;
 
 use net::{
@@ -21,6 +23,28 @@ fn linked() -> (Netns, [End; 2], &'static Pool) {
     netns.veth("left", &netns, "right");
     let ends = ["left", "right"].map(|name| End::new(open(&netns, name), pool));
     (netns, ends, pool)
+}
+
+/// The programs that this process holds by tcx links, each once.
+fn programs_of_links() -> BTreeSet<String> {
+    let infos = fs::read_dir("/proc/self/fdinfo").unwrap();
+    // Another test may close one meanwhile.
+    let infos: Vec<String> = infos.filter_map(|info| fs::read_to_string(info.unwrap().path()).ok()).collect();
+    let links = infos.iter().filter(|info| info.contains("link_type:\ttcx"));
+    links
+        .flat_map(|info| info.lines().filter(|line| line.starts_with("prog_id:")))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn ports_share_the_program_that_keeps_the_host_off() {
+    let netns = Netns::new();
+    netns.veth("left", &netns, "right");
+    let _ports = std::thread::scope(|scope| {
+        ["left", "right"].map(|name| scope.spawn(|| open(&netns, name))).map(|port| port.join().unwrap())
+    });
+    assert_eq!(programs_of_links().len(), 1);
 }
 
 fn plain(len: usize, seed: u8) -> (Vec<u8>, FrameMeta) {

@@ -233,43 +233,6 @@ fn a_thread_of_another_namespace_sends_by_the_socket() {
     });
 }
 
-/// Takes CAP_BPF and CAP_SYS_ADMIN, which implies it, from the calling thread (capabilities(7)).
-fn give_up_bpf() {
-    const VERSION_3: u32 = 0x2008_0522;
-    const CAP_SYS_ADMIN: u32 = 21;
-    const CAP_BPF: u32 = 39;
-    let header = [VERSION_3, 0]; // of this thread
-    // Effective, permitted and inheritable; capabilities 0 to 31, then the others.
-    let mut sets = [[0_u32; 3]; 2];
-    // SAFETY: both are as long as version 3 says.
-    unsafe {
-        assert_eq!(libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()), 0);
-        sets[0][0] &= !(1 << CAP_SYS_ADMIN);
-        sets[1][0] &= !(1 << (CAP_BPF - 32));
-        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()), 0);
-    }
-}
-
-#[test]
-fn without_bpf_the_socket_does_all() {
-    let (netns, pool) = (Netns::new(), pool());
-    netns.veth("left", &netns, "right");
-    netns.within(|| {
-        let mut right = open("right", pool);
-        netns.within(|| {
-            give_up_bpf();
-            let port = packet::open("left", 1).unwrap();
-            let why = "small frames leave one by one, batches were refused: ";
-            assert!(port.facts.mode.contains(why), "{}", port.facts.mode);
-            let mut left = End::new(port, pool);
-            let (sent, _): (Vec<_>, Vec<_>) = (0..64).map(|i| unfinished(&[i; 100])).unzip();
-            assert_eq!(left.send(&sent).sent, 64);
-            assert_eq!(right.receive(64), sent);
-        });
-    });
-    assert_all_free(pool);
-}
-
 /// Opens the switch's side of a tap as a hypervisor does.
 fn hold_tap(name: &str) -> File {
     let file =

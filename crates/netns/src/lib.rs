@@ -1,9 +1,9 @@
-//! Network namespaces, the veths between them and the processes in them, for the lab and the tests.
+//! Network namespaces, the veths between them, the processes in them and their files, for the lab and the tests.
 //!
 //! **Nothing here has a name that outlives its owner.** A [`Namespace`] is an open descriptor, not a mount
-//! under `/run/netns`; a [`Process`] asks the kernel to be killed with the thread that started it. So when
-//! the owner goes, in whatever way (`SIGKILL` included), the kernel takes the namespaces, the veths in them
-//! and the processes with it: there is no clean-up to forget, no name to collide with a parallel test, and
+//! under `/run/netns`; a [`Process`] asks the kernel to be killed with the thread that started it; a [`Scratch`]
+//! folder is mounted nowhere. So when the owner goes, in whatever way (`SIGKILL` included), the kernel takes the
+//! namespaces, the veths in them, the processes and the files with it: there is no clean-up to forget, no name to collide with a parallel test, and
 //! nothing stale to reap at the next start.
 //!
 //! Links are made over rtnetlink rather than by running `ip`: the lab is a part of `vswitchctl` and must
@@ -15,14 +15,18 @@
 
 mod error;
 mod link;
+mod mounts;
 mod namespace;
 mod packet;
 mod process;
+mod scratch;
 mod vlan;
 
 pub use error::{Error, Result};
 pub use link::{Link, LinkCounters, Veth, veth};
+pub use mounts::isolate_mounts;
 pub use namespace::Namespace;
 pub use packet::PacketSocket;
-pub use process::{Process, adopt_orphans, leave_terminal, reap_orphans};
+pub use process::{Process, adopt_orphans, leave_terminal, reap_orphans, tie_to_owner};
+pub use scratch::Scratch;
 pub use vlan::TaggedLink;

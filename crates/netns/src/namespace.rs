@@ -14,7 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::Signal;
 
-use crate::{Error, Process, Result};
+use crate::{Error, Process, Result, mounts};
 
 /// The calling *thread's* namespace: the main thread's would be `/proc/self/ns/net`.
 const CURRENT: &str = "/proc/thread-self/ns/net";
@@ -156,14 +156,11 @@ impl AsFd for Namespace {
 
 /// What a forked child does to become a process of a namespace.
 fn enter_for_exec(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    const NOTHING: Option<&str> = None;
     setns(namespace, CloneFlags::CLONE_NEWNET)?;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    // What is mounted from here on must not show outside.
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING)?;
+    mounts::isolate()?;
     // A system without /sys is no error; the mount below decides.
     let _ = umount2("/sys", MntFlags::MNT_DETACH);
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NOTHING)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
     Ok(())
 }
 

@@ -113,9 +113,9 @@ pub(crate) fn kill_and_wait(id: u32, signal: Signal) -> Result<()> {
     }
 }
 
-/// Makes the kernel kill the child when the calling thread ends.
+/// Makes the kernel kill the child-to-be when the thread that starts it ends in any way, as that of a [`Process`].
 #[allow(unsafe_code)]
-fn tie_to_owner(command: &mut Command) {
+pub fn tie_to_owner(command: &mut Command) {
     let owner = pid(std::process::id());
     let tie = move || {
         set_pdeathsig(Signal::SIGKILL)?;

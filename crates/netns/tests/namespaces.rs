@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use vswitch_netns::{Link, Namespace, PacketSocket, Process, Veth, veth};
+use vswitch_netns::{Link, Namespace, PacketSocket, Process, Scratch, Veth, veth};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -149,7 +149,49 @@ fn all_processes_of_a_namespace_can_be_killed() {
     assert_eq!(a.processes().unwrap().len(), 0);
 }
 
-/// The test program runs itself again as the owner of a namespace, a veth into ours and a process, and
+#[test]
+fn a_scratch_folder_serves_other_processes_and_is_mounted_nowhere() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    let scratch = Scratch::new().unwrap();
+    let folder = scratch.path();
+    let a = Namespace::new().unwrap();
+    a.run("sh", ["-c", "mkdir $0/folder && echo written > $0/folder/file", folder.to_str().unwrap()])
+        .unwrap();
+    assert_eq!(std::fs::read_to_string(folder.join("folder/file")).unwrap(), "written\n");
+    assert_eq!(mounts(), before);
+    drop(scratch);
+    assert!(!folder.exists());
+}
+
+/// A chroot is what many containers and builds are; its root is a folder, and no mount.
+#[test]
+fn commands_run_in_a_chroot() {
+    const SCRIPT: &str = r#"
+        set -e
+        mount -t tmpfs tmpfs /mnt
+        for folder in /bin /lib /lib64 /usr /proc /sys /dev "${0%/*}"; do
+            if test -e "$folder"; then
+                mkdir -p "/mnt/root$folder"
+                mount --rbind "$folder" "/mnt/root$folder"
+            fi
+        done
+        exec chroot /mnt/root env --chdir /usr "$0" "$@"
+    "#;
+    const INSIDE: &str = "VSWITCH_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        let a = Namespace::new().unwrap();
+        assert_eq!(a.run("ls", ["/sys/class/net"]).unwrap(), "lo\n");
+        assert_eq!(a.run("pwd", [""; 0]).unwrap(), "/usr\n");
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", SCRIPT]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "commands_run_in_a_chroot", "--nocapture"]).env(INSIDE, "yes");
+    Process::run(command).unwrap();
+}
+
+/// The test program runs itself again as the owner of a namespace, a veth into ours, a process and a folder, and
 /// kills it the hard way.
 #[test]
 fn a_killed_owner_leaves_nothing() {
@@ -160,7 +202,9 @@ fn a_killed_owner_leaves_nothing() {
         let mut command = own.command("sleep");
         command.arg("1000");
         let process = Process::spawn(command).unwrap();
-        println!("\nowned process {}", process.id());
+        let scratch = Scratch::new().unwrap();
+        println!("\nowned folder {}", scratch.path().display());
+        println!("owned process {}", process.id());
         std::io::stdin().read_line(&mut String::new()).unwrap();
         unreachable!("the owner is killed while it waits");
     }
@@ -169,9 +213,11 @@ fn a_killed_owner_leaves_nothing() {
     command.args(["--exact", "a_killed_owner_leaves_nothing", "--nocapture"]).env(WITNESS, witness.path());
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut owner = Process::spawn(command).unwrap();
-    let lines = BufReader::new(owner.child().stdout.take().unwrap()).lines();
-    let id = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("owned process ")?.parse().ok());
-    let id: u32 = id.expect("the owner says what it owns");
+    let mut lines = BufReader::new(owner.child().stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut owned = |what| lines.find_map(|line| Some(line.strip_prefix(what)?.to_owned()));
+    let folder = owned("owned folder ").expect("the owner says what it owns");
+    let id: u32 = owned("owned process ").expect("the owner says what it owns").parse().unwrap();
+    assert!(std::fs::read_dir(&folder).is_ok());
     let exists = |link: Option<&Link>| link.is_some();
     witness.wait_for_link("owned", SOON, exists).unwrap();
 
@@ -180,4 +226,5 @@ fn a_killed_owner_leaves_nothing() {
     witness.wait_for_link("owned", SOON, |link| !exists(link)).unwrap();
     // Until init has reaped it there may be a zombie, which is in no namespace any more.
     assert!(Namespace::open(format!("/proc/{id}/ns/net")).is_err(), "process {id} is left");
+    assert!(std::fs::read_dir(folder).is_err());
 }

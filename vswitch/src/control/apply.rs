@@ -7,14 +7,13 @@ use vswitch_api::Topology;
 use vswitch_api::request::{ApplyQuery, FdbKey, ForceQuery};
 use vswitch_api::response::{Changes, ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port};
-use vswitch_dataplane::fdb::Filter;
-use vswitch_dataplane::{NetId, PortId};
+use vswitch_dataplane::NetId;
 use vswitch_io::{Opened, tap};
-use vswitch_wire::Instant;
 
-use super::device::NotOpened;
-use super::edit::{self, refuse};
-use super::{Control, PortRecord, PortState, compile, safety};
+use super::device::{self, Closing, NotOpened};
+use super::edit;
+use super::record::PortRecord;
+use super::{Control, by_name, compile, safety};
 
 /// What a transaction may do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,24 +24,38 @@ pub struct Options {
     pub force: bool,
     /// Where the caller's session comes from.
     pub peer: Option<IpAddr>,
+    /// What becomes of a port whose netdev is there and cannot be had.
+    pub on_refusal: OnRefusal,
+}
+
+/// What becomes of a transaction when a port's netdev is there and cannot be had: it belongs to a bridge, the host is
+/// reached by it, the kernel refuses it. One that is missing never fails a transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRefusal {
+    /// Nothing is changed, and whoever asked is told why: a command.
+    #[default]
+    Fail,
+    /// The port waits, with its reason, and all others run: a file that the daemon has from its start. Nobody is
+    /// there to be asked, and a host with one port too few is better than one with none.
+    Wait,
 }
 
 impl From<&ApplyQuery> for Options {
     fn from(q: &ApplyQuery) -> Self {
-        Self { dry_run: q.dry_run, force: q.force, peer: q.session }
+        Self { dry_run: q.dry_run, force: q.force, peer: q.session, ..Self::default() }
     }
 }
 
 impl From<&ForceQuery> for Options {
     fn from(q: &ForceQuery) -> Self {
-        Self { dry_run: false, force: q.force, peer: q.session }
+        Self { force: q.force, peer: q.session, ..Self::default() }
     }
 }
 
 /// What the protection of the operator says of a change.
 #[derive(Default)]
 struct Guarded {
-    /// Ports that take a protected netdev, as the caller wants it.
+    /// Ports that take a protected netdev, as the caller says.
     forced: BTreeSet<String>,
     /// Ports that have to wait, and why.
     waiting: BTreeMap<String, String>,
@@ -52,7 +65,12 @@ struct Guarded {
 struct Prepared<'a> {
     config: &'a Port,
     /// `Err`: it waits, and why.
-    device: Result<Opened, String>,
+    device: Result<Opened, NotOpened>,
+}
+
+/// Closes what was opened for a change that does not take place.
+fn close(prepared: Vec<Prepared<'_>>) {
+    device::close(prepared.into_iter().filter_map(|p| p.device.ok()).map(Closing::from));
 }
 
 impl Control {
@@ -63,26 +81,35 @@ impl Control {
     pub async fn apply(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
         let changes = self.diff(&next)?;
         // A netdev made just before the command counts, whether its event has been read or not.
-        let unread = |e| refuse(ErrorCode::Failed, format!("cannot read the links: {e}"), "");
+        let unread = |e| ErrorBody::new(ErrorCode::Failed, format!("cannot read the links: {e}"), "");
         if self.links.resync().await.map_err(unread)? {
             self.follow_links().await;
         }
-        let fresh: Vec<&Port> = next.port.iter().filter(|p| !self.keeps_device(p)).collect();
+        let fresh: Vec<&Port> =
+            next.port.iter().filter(|p| !self.keeps_device(p, options.on_refusal)).collect();
         let guarded = self.guard(&fresh, options).await?;
         if options.dry_run || (changes.changes.is_empty() && guarded.forced.is_empty()) {
             return Ok(changes);
         }
-        self.check_kept_devices(&next)?;
-        let in_the_way = self.in_the_way(&fresh);
-        for name in &in_the_way {
-            self.detach(name, "its device is given to another port".to_owned()).await;
+        if options.on_refusal == OnRefusal::Fail {
+            self.check_kept_devices(&next)?;
         }
-        match self.prepare(&fresh, &guarded) {
-            Ok(prepared) => {
+        let in_the_way = self.in_the_way(&fresh);
+        let held: BTreeSet<String> =
+            self.ports.values().filter_map(PortRecord::device).map(|d| d.netdev.clone()).collect();
+        let (taken, free): (Vec<&Port>, Vec<&Port>) =
+            fresh.into_iter().partition(|port| held.contains(port.netdev()));
+        // First what disturbs nobody, should it be refused.
+        let mut prepared = self.prepare(&free, &guarded, options.on_refusal)?;
+        self.detach(&in_the_way, "its device is given to another port").await;
+        match self.prepare(&taken, &guarded, options.on_refusal) {
+            Ok(others) => {
+                prepared.extend(others);
                 self.commit(next.clone(), prepared, &guarded.forced).await;
                 Ok(changes)
             }
             Err(error) => {
+                close(prepared);
                 self.restore(&in_the_way).await;
                 Err(error)
             }
@@ -96,7 +123,7 @@ impl Control {
     pub fn diff(&self, next: &Topology) -> Result<Changes, ErrorBody> {
         let problems = topology::check(next);
         if !problems.is_empty() {
-            return Err(edit::mistakes(problems));
+            return Err(ErrorBody::mistakes(problems));
         }
         self.refuse_what_needs_a_restart(next)?;
         Ok(Changes { changes: topology::diff(&self.desired, next) })
@@ -110,12 +137,12 @@ impl Control {
         if let Some(next) = edit::del_fdb(self.desired.clone(), key) {
             return self.apply(next, Options::default()).await;
         }
-        let network = self.net_ids.get(&key.network).ok_or_else(|| edit::no_network(&key.network))?;
+        let network = self.net_ids.get(&key.network).ok_or_else(|| ErrorBody::no_network(&key.network))?;
         if self.fdb.remove(NetId(network), key.mac) {
             return Ok(Changes::default());
         }
         let message = format!("{} is not in the FDB of network {:?}", key.mac, key.network);
-        Err(refuse(ErrorCode::NotFound, message, "`vswitchctl fdb list` shows all"))
+        Err(ErrorBody::new(ErrorCode::NotFound, message, "`vswitchctl fdb list` shows all"))
     }
 
     fn refuse_what_needs_a_restart(&self, next: &Topology) -> Result<(), ErrorBody> {
@@ -124,38 +151,43 @@ impl Control {
             return Ok(());
         }
         let mend = "start the daemon anew with this file, or leave [switch] cpus and polling as they are";
-        Err(refuse(ErrorCode::Conflict, "[switch] cpus and polling are fixed while the daemon runs", mend))
+        Err(ErrorBody::new(
+            ErrorCode::Conflict,
+            "[switch] cpus and polling are fixed while the daemon runs",
+            mend,
+        ))
     }
 
-    /// A port of that name is attached, and the change does not concern its device.
-    fn keeps_device(&self, next: &Port) -> bool {
-        let is_attached =
-            matches!(self.ports.get(&next.name).map(|r| &r.state), Some(PortState::Attached(_)));
-        is_attached && self.wants_same_device(next)
+    /// A port of that name is attached, and the change does not concern its device. Where a refused port waits, one
+    /// whose device cannot do what is wanted now is such a port.
+    fn keeps_device(&self, next: &Port, on_refusal: OnRefusal) -> bool {
+        self.wants_same_device(next)
+            && self.device(&next.name).is_some_and(|attached| {
+                on_refusal == OnRefusal::Fail || device::check(next, &attached.facts).is_ok()
+            })
     }
 
     /// The running configuration has a port of that name, and for the same device.
     fn wants_same_device(&self, next: &Port) -> bool {
-        let is_it =
-            |old: &Port| (&old.name, old.kind, old.netdev()) == (&next.name, next.kind, next.netdev());
-        self.desired.port.iter().any(is_it)
+        self.ports.get(&next.name).is_some_and(|record| record.is_for_device_of(next))
     }
 
     /// Protects the netdevs by which the operator reaches the host. A port that waited for one before the change
-    /// goes on waiting; any other refuses the change, unless the caller forces it.
+    /// goes on waiting; any other refuses the change, unless the caller forces it or lets such ports wait.
     async fn guard(&self, fresh: &[&Port], options: Options) -> Result<Guarded, ErrorBody> {
         let mut guarded = Guarded::default();
         for port in fresh {
-            let was_forced = self.ports.get(&port.name).is_some_and(|r| r.forced);
-            let Err(refusal) = safety::check(&self.links, port, was_forced, options.peer).await else {
+            let is_known = self.wants_same_device(port);
+            let was_forced = is_known && self.ports.get(&port.name).is_some_and(|r| r.forced);
+            let Err(danger) = safety::check(&self.links, port, was_forced, options.peer).await else {
                 continue;
             };
             if options.force {
                 guarded.forced.insert(port.name.clone());
-            } else if self.wants_same_device(port) {
-                guarded.waiting.insert(port.name.clone(), refusal.message);
+            } else if is_known || options.on_refusal == OnRefusal::Wait {
+                guarded.waiting.insert(port.name.clone(), danger.reason());
             } else {
-                return Err(refusal);
+                return Err(danger.refusal());
             }
         }
         Ok(guarded)
@@ -163,12 +195,11 @@ impl Control {
 
     /// What a port that keeps its device wants of it now.
     fn check_kept_devices(&self, next: &Topology) -> Result<(), ErrorBody> {
-        for port in next.port.iter().filter(|p| self.keeps_device(p)) {
-            let Some(PortState::Attached(device)) = self.ports.get(&port.name).map(|r| &r.state) else {
-                continue;
-            };
-            super::device::check(port, &device.facts)
-                .map_err(|why| refuse(ErrorCode::Failed, format!("port {:?}: {why}", port.name), ""))?;
+        for port in next.port.iter().filter(|p| self.wants_same_device(p)) {
+            let Some(attached) = self.device(&port.name) else { continue };
+            device::check(port, &attached.facts).map_err(|why| {
+                ErrorBody::new(ErrorCode::Failed, format!("port {:?}: {why}", port.name), "")
+            })?;
         }
         Ok(())
     }
@@ -176,61 +207,68 @@ impl Control {
     /// Attached ports whose netdev one of the `fresh` ones is to have.
     fn in_the_way(&self, fresh: &[&Port]) -> Vec<String> {
         let wanted: BTreeSet<&str> = fresh.iter().map(|p| p.netdev()).collect();
-        let has =
-            |r: &PortRecord| matches!(&r.state, PortState::Attached(d) if wanted.contains(d.netdev.as_str()));
+        let has = |r: &PortRecord| r.device().is_some_and(|d| wanted.contains(d.netdev.as_str()));
         self.ports.iter().filter(|(_, record)| has(record)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Opens what can be opened. A netdev that is missing is a port that waits; one that is refused fails
-    /// the transaction, unless the port was waiting for it before.
-    fn prepare<'a>(&self, fresh: &[&'a Port], guarded: &Guarded) -> Result<Vec<Prepared<'a>>, ErrorBody> {
-        let mut prepared = Vec::with_capacity(fresh.len());
-        for &config in fresh {
-            if let Some(why) = guarded.waiting.get(&config.name) {
-                prepared.push(Prepared { config, device: Err(why.clone()) });
-                continue;
+    /// the transaction, unless the port was waiting for it before, or such ports are to wait.
+    fn prepare<'a>(
+        &self,
+        fresh: &[&'a Port],
+        guarded: &Guarded,
+        on_refusal: OnRefusal,
+    ) -> Result<Vec<Prepared<'a>>, ErrorBody> {
+        let (waiting, free): (Vec<&Port>, Vec<&Port>) =
+            fresh.iter().partition(|config| guarded.waiting.contains_key(&config.name));
+        let why = |config: &Port| guarded.waiting.get(&config.name).cloned().unwrap_or_default();
+        let mut prepared: Vec<_> = (waiting.into_iter())
+            .map(|config| Prepared { config, device: Err(NotOpened::Refused(why(config))) })
+            .collect();
+        let opened = self.opener.open(&free, self.links.table());
+        prepared.extend(free.into_iter().zip(opened).map(|(config, device)| Prepared { config, device }));
+        let refusal = prepared.iter().find_map(|p| match &p.device {
+            Err(NotOpened::Refused(why)) if !self.wants_same_device(p.config) => {
+                Some(format!("port {:?}: {why}", p.config.name))
             }
-            let device = match self.opener.open(config, &self.links) {
-                Ok(opened) => Ok(opened),
-                Err(NotOpened::Missing(why)) => Err(why),
-                Err(NotOpened::Refused(why)) if self.wants_same_device(config) => Err(why),
-                Err(NotOpened::Refused(why)) => {
-                    let message = format!("port {:?}: {why}", config.name);
-                    return Err(refuse(ErrorCode::Failed, message, "nothing was changed"));
-                }
-            };
-            prepared.push(Prepared { config, device });
+            _ => None,
+        });
+        match refusal {
+            Some(message) if on_refusal == OnRefusal::Fail => {
+                close(prepared);
+                Err(ErrorBody::new(ErrorCode::Failed, message, "nothing was changed"))
+            }
+            _ => Ok(prepared),
         }
-        Ok(prepared)
     }
 
     /// Gives the ports that had to stand aside their devices back.
     async fn restore(&mut self, names: &[String]) {
+        let running = by_name(&self.desired.port);
         let configs: Vec<Port> =
-            self.desired.port.iter().filter(|p| names.contains(&p.name)).cloned().collect();
-        for config in configs {
-            if !self.try_attach(&config).await {
-                tracing::error!(
-                    port = config.name,
-                    "the port could not be attached again after a failed change"
-                );
-            }
+            names.iter().filter_map(|name| running.get(name.as_str())).map(|&port| port.clone()).collect();
+        if !self.try_attach(&configs.iter().collect::<Vec<_>>()).await {
+            self.publish().await;
         }
-        self.publish().await;
+        for port in names.iter().filter(|name| self.device(name).is_none()) {
+            tracing::error!(port, "the port could not be attached again after a failed change");
+        }
     }
 
     /// From here on nothing can fail.
     async fn commit(&mut self, next: Topology, prepared: Vec<Prepared<'_>>, forced: &BTreeSet<String>) {
-        let gone = self.remove_ports(&next).await;
+        let gone = self.detach_deleted(&next).await;
         let old = std::mem::replace(&mut self.desired, next.clone());
         self.add_records(&next, forced);
+        self.stale.on_change(&old, &next, &self.port_ids, &self.net_ids);
+        // A port that changes its device has the old one still, unless it was in the way of another.
+        let changed: Vec<String> = prepared.iter().map(|p| p.config.name.clone()).collect();
+        self.detach(&changed, "its device changes").await;
         let mut queues = Vec::with_capacity(prepared.len());
         for Prepared { config, device } in prepared {
-            // A port that changes its device has the old one still, unless it was in the way of another.
-            self.detach(&config.name, "its device changes".to_owned()).await;
             match device {
                 Ok(opened) => queues.extend(self.adopt(config, opened)),
-                Err(why) => self.set_waiting(&config.name, why),
+                Err(not_opened) => self.let_wait(&config.name, not_opened),
             }
         }
         self.publish().await;
@@ -240,18 +278,26 @@ impl Control {
         self.set_tap_mtus(&old);
     }
 
+    /// A port of the new configuration begins to wait. That its netdev is missing is no fault; that it is refused is.
+    fn let_wait(&mut self, name: &str, not_opened: NotOpened) {
+        let is_refused = matches!(not_opened, NotOpened::Refused(_));
+        let why = not_opened.into_text();
+        if is_refused && self.waits_for(name) != Some(&why) {
+            tracing::warn!(port = name, why, "the netdev is refused");
+        }
+        self.set_waiting(name, why);
+    }
+
     /// A tap's netdev is the switch's, so it gets the MTU that the port is given. One that is in another namespace is
     /// its owner's to change; the port keeps to its own MTU either way.
     fn set_tap_mtus(&self, old: &Topology) {
+        let before = by_name(&old.port);
         for port in self.desired.port.iter().filter(|p| p.kind == topology::Kind::Tap) {
-            let Some(mtu) = port.mtu else { continue };
-            let is_new = old.port.iter().any(|before| before.name == port.name && before.mtu != port.mtu);
-            let Some(PortState::Attached(device)) = self.ports.get(&port.name).map(|r| &r.state) else {
-                continue;
-            };
+            let (Some(mtu), Some(attached)) = (port.mtu, self.device(&port.name)) else { continue };
+            let is_new = before.get(port.name.as_str()).is_some_and(|before| before.mtu != port.mtu);
             if is_new
-                && !device.elsewhere
-                && let Err(error) = tap::set_mtu(&device.netdev, mtu)
+                && !attached.elsewhere
+                && let Err(error) = tap::set_mtu(&attached.netdev, mtu)
             {
                 tracing::warn!(port = port.name, mtu, %error, "cannot set the tap's MTU");
             }
@@ -259,12 +305,11 @@ impl Control {
     }
 
     /// Detaches ports that `next` has not; they stay in the snapshot until the next one is published.
-    async fn remove_ports(&mut self, next: &Topology) -> Vec<String> {
+    async fn detach_deleted(&mut self, next: &Topology) -> Vec<String> {
+        let kept = by_name(&next.port);
         let gone: Vec<String> =
-            self.ports.keys().filter(|name| next.port.iter().all(|p| p.name != **name)).cloned().collect();
-        for name in &gone {
-            self.detach(name, "the port is deleted".to_owned()).await;
-        }
+            self.ports.keys().filter(|name| !kept.contains_key(name.as_str())).cloned().collect();
+        self.detach(&gone, "the port is deleted").await;
         gone
     }
 
@@ -276,69 +321,25 @@ impl Control {
         }
         for port in &next.port {
             self.port_ids.acquire(&port.name);
-            let record = self.ports.entry(port.name.clone()).or_insert_with(|| PortRecord {
-                counters: compile::counters(workers),
-                forced: false,
-                refusals: 0,
-                retry_at: Instant::ZERO,
-                state: PortState::Waiting("is about to be attached".to_owned()),
-            });
+            let new = || PortRecord::new(port, compile::counters(workers));
+            let record = self.ports.entry(port.name.clone()).or_insert_with(new);
+            record.want_device_of(port);
             record.forced |= forced.contains(&port.name);
         }
     }
 
-    /// Frees the numbers of what no worker knows any more, and takes its FDB entries out.
+    /// Frees the numbers of what no worker knows any more.
     fn forget(&mut self, ports: &[String], old: &Topology) {
         for name in ports {
             if let Some(record) = self.ports.remove(name) {
                 self.retired.add_all(&record.counters);
             }
-            if let Some(id) = self.port_ids.get(name) {
-                self.fdb.flush(Filter { port: Some(PortId(id)), network: None, statics: true });
-                self.port_ids.release(name);
-            }
+            self.port_ids.release(name);
         }
-        for network in &old.network {
-            if self.desired.network.iter().any(|n| n.name == network.name) {
-                continue;
-            }
-            if let Some(id) = self.net_ids.get(&network.name) {
-                self.fdb.flush(Filter { network: Some(NetId(id)), port: None, statics: true });
-                self.net_ids.release(&network.name);
-            }
+        let kept: BTreeSet<&str> = self.desired.network.iter().map(|n| n.name.as_str()).collect();
+        for network in old.network.iter().filter(|n| !kept.contains(n.name.as_str())) {
+            self.net_ids.release(&network.name);
             self.networks.remove(&network.name);
-        }
-        self.flush_left_memberships(old);
-    }
-
-    /// Learnt entries of networks that a port does not carry any more.
-    fn flush_left_memberships(&self, old: &Topology) {
-        for port in &self.desired.port {
-            let Some(before) = old.port.iter().find(|p| p.name == port.name) else { continue };
-            let left = old.network.iter().map(|n| &n.name).filter(|n| before.carries(n) && !port.carries(n));
-            for name in left {
-                if let (Some(p), Some(n)) = (self.port_ids.get(&port.name), self.net_ids.get(name)) {
-                    self.fdb.flush(Filter { port: Some(PortId(p)), network: Some(NetId(n)), statics: false });
-                }
-            }
-        }
-    }
-
-    fn set_static_entries(&self, old: &Topology) {
-        let network = |name: &str| self.net_ids.get(name).map(NetId);
-        for entry in old.fdb.iter().filter(|e| !self.desired.fdb.contains(e)) {
-            if let Some(network) = network(&entry.network) {
-                self.fdb.remove(network, entry.mac);
-            }
-        }
-        for entry in &self.desired.fdb {
-            let (Some(network), Some(port)) = (network(&entry.network), self.port_ids.get(&entry.port))
-            else {
-                continue;
-            };
-            if self.fdb.add_static(network, entry.mac, PortId(port), self.clock.now()).is_err() {
-                tracing::error!(mac = %entry.mac, network = entry.network, "no room in the FDB for a static entry");
-            }
         }
     }
 }

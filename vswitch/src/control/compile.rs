@@ -1,5 +1,6 @@
 //! Desired state and the state of devices -> the snapshot that workers read.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use vswitch_api::Topology;
@@ -9,7 +10,7 @@ use vswitch_dataplane::{
     Attachment, Fdb, NetId, Network, Port, PortCounters, Snapshot, Storm, Trunk, TrunkEntry,
 };
 use vswitch_io::Facts;
-use vswitch_wire::Caps;
+use vswitch_wire::{Caps, Vid};
 
 use super::ids::Ids;
 
@@ -52,25 +53,30 @@ pub(super) fn snapshot<'a>(
     fdb: &Arc<Fdb>,
 ) -> Snapshot {
     let mut networks = vec![None; net_ids.span()];
+    let mut known = HashMap::with_capacity(desired.network.len());
     for network in &desired.network {
         let Some(id) = net_ids.get(&network.name) else { continue };
+        known.insert(network.name.as_str(), (NetId(id), network.vlan));
         networks[usize::from(id)] =
             Some(Network::new(network.max_macs, network.ageing, net_counters(&network.name)));
     }
     let mut compiled = vec![None; port_ids.span()];
     for (id, input) in ports {
-        compiled[usize::from(id)] = Some(port(input, desired, net_ids));
+        compiled[usize::from(id)] = Some(port(input, &known));
     }
     Snapshot::new(compiled, networks, Arc::clone(fdb))
 }
 
-fn port(input: PortInput<'_>, desired: &Topology, net_ids: &Ids) -> Port {
+/// A network's number, and its own VLAN ID, by its name.
+type Known<'a> = HashMap<&'a str, (NetId, Option<Vid>)>;
+
+fn port(input: PortInput<'_>, networks: &Known<'_>) -> Port {
     let config = input.config;
     let device = input.device;
     // A port that waits takes no frame; the usual MTU is for `trace` alone.
     let mtu = device.as_ref().map_or(1500, |d| effective_mtu(config, d));
     Port {
-        attachment: attachment(config, desired, net_ids),
+        attachment: attachment(config, networks),
         isolated: config.isolated,
         up: device.as_ref().is_some_and(|d| d.up),
         max_frame: mtu + ETHERNET_HEADER,
@@ -85,20 +91,17 @@ fn port(input: PortInput<'_>, desired: &Topology, net_ids: &Ids) -> Port {
     }
 }
 
-fn attachment(config: &topology::Port, desired: &Topology, net_ids: &Ids) -> Attachment {
-    let id = |name: &str| net_ids.get(name).map(NetId);
+fn attachment(config: &topology::Port, networks: &Known<'_>) -> Attachment {
+    let id = |name: &str| networks.get(name).map(|&(id, _)| id);
     if let Some(network) = config.access.as_deref().and_then(id) {
         return Attachment::Access(network);
     }
     let native = config.native.as_deref().and_then(id);
-    let entries: Vec<TrunkEntry> = config
-        .trunk
-        .iter()
-        .filter_map(|entry| {
-            let own = || desired.network.iter().find(|n| n.name == entry.network).and_then(|n| n.vlan);
-            Some(TrunkEntry { vid: entry.vlan.or_else(own)?, network: id(&entry.network)? })
-        })
-        .collect();
+    let entry = |entry: &topology::TrunkEntry| {
+        let &(network, own) = networks.get(entry.network.as_str())?;
+        Some(TrunkEntry { vid: entry.vlan.or(own)?, network })
+    };
+    let entries: Vec<TrunkEntry> = config.trunk.iter().filter_map(entry).collect();
     if entries.is_empty() && native.is_none() {
         return Attachment::None;
     }

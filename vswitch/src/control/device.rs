@@ -1,9 +1,11 @@
 //! A port's device: which driver serves it, and opening it.
 
 use vswitch_api::topology::{Kind, Port};
-use vswitch_io::{Facts, OpenError, Opened, Pool, packet, tap, xdp};
+use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, xdp};
 
-use crate::netlink::{Link, Links};
+use crate::netlink::{Link, Table};
+use crate::parallel;
+use crate::worker::Queues;
 
 /// A port whose queues the workers have.
 pub(super) struct Device {
@@ -23,11 +25,51 @@ pub(super) struct Device {
     pub(super) guard: Box<dyn Send>,
 }
 
+/// What the links say of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// Nothing new.
+    Same,
+    /// Another link state or MTU, which the device has now.
+    Changed {
+        /// The link state before.
+        was_up: bool,
+    },
+    /// The netdev of a tap is in another network namespace from now on.
+    Elsewhere,
+    /// Its netdev was deleted or renamed.
+    Gone,
+}
+
 impl Device {
+    /// Takes in what the links are now.
+    pub(super) fn look_at(&mut self, links: &Table) -> Outlook {
+        if self.elsewhere {
+            return Outlook::Same;
+        }
+        // A tap is newer than the last event when it is attached; its link is adopted by name.
+        let index = self.index.or_else(|| links.by_name(&self.netdev).map(|l| l.index));
+        let Some(index) = index else { return Outlook::Same };
+        self.index = Some(index);
+        let Some(link) = links.by_index(index).filter(|l| l.name == self.netdev) else {
+            if self.facts.kind != vswitch_io::Kind::Tap {
+                return Outlook::Gone;
+            }
+            self.let_go();
+            return Outlook::Elsewhere;
+        };
+        if (self.up, self.mtu) == (link.up, link.mtu) {
+            return Outlook::Same;
+        }
+        let was_up = std::mem::replace(&mut self.up, link.up);
+        self.mtu = link.mtu;
+        Outlook::Changed { was_up }
+    }
+
     /// The netdev of a tap was moved into another network namespace, a container's for example: the fd serves it
     /// there too. Its link state and MTU are out of sight from now on. (One that was deleted looks the same at first;
     /// then the worker says so.)
-    pub(super) fn let_go(&mut self) {
+    fn let_go(&mut self) {
         self.elsewhere = true;
         self.up = true;
         self.facts.why += "; the netdev is in another network namespace, its MTU and state are not followed";
@@ -73,8 +115,13 @@ pub(super) struct Opener {
 }
 
 impl Opener {
+    /// Opens the devices of `ports`, many at a time; the results are in their order.
+    pub(super) fn open(self, ports: &[&Port], links: &Table) -> Vec<Result<Opened, NotOpened>> {
+        parallel::map(ports.to_vec(), |port| self.open_one(port, links))
+    }
+
     /// Opens the device of `port`, and checks that it can do what the port is to do.
-    pub(super) fn open(self, port: &Port, links: &Links) -> Result<Opened, NotOpened> {
+    fn open_one(self, port: &Port, links: &Table) -> Result<Opened, NotOpened> {
         let opened = match port.kind {
             Kind::Tap => tap::open(port.netdev(), self.workers, port.mtu),
             kind => self.open_netdev(kind, find(port.netdev(), links)?),
@@ -119,8 +166,45 @@ impl Opener {
     }
 }
 
+/// An open device without an owner: what is left of it is to be closed.
+pub(super) struct Closing {
+    queues: Vec<Box<dyn Send>>,
+    guard: Box<dyn Send>,
+}
+
+impl Closing {
+    /// What the workers gave back, and the device that it belongs to.
+    pub(super) fn new(queues: Vec<Queues>, device: Device) -> Self {
+        let (rx, tx): (Vec<_>, Vec<_>) = queues.into_iter().map(|q| (q.rx, q.tx)).unzip();
+        Self::of(rx.into_iter().flatten(), tx, device.guard)
+    }
+
+    fn of(
+        rx: impl IntoIterator<Item = Box<dyn RxQueue>>,
+        tx: impl IntoIterator<Item = Box<dyn TxQueue>>,
+        guard: Box<dyn Send>,
+    ) -> Self {
+        let rx = rx.into_iter().map(|queue| Box::new(queue) as Box<dyn Send>);
+        let tx = tx.into_iter().map(|queue| Box::new(queue) as Box<dyn Send>);
+        Self { queues: rx.chain(tx).collect(), guard }
+    }
+}
+
+impl From<Opened> for Closing {
+    fn from(Opened { rx, tx, guard, .. }: Opened) -> Self {
+        Self::of(rx, tx, guard)
+    }
+}
+
+/// Closes devices, many at a time: every queue, then what must outlive them.
+pub(super) fn close(devices: impl IntoIterator<Item = Closing>) {
+    let (queues, guards): (Vec<_>, Vec<_>) = devices.into_iter().map(|d| (d.queues, d.guard)).unzip();
+    parallel::map(queues.into_iter().flatten().collect(), drop);
+    parallel::map(guards, drop);
+}
+
 /// The link of that name, free to be taken.
-fn find<'a>(netdev: &str, links: &'a Links) -> Result<&'a Link, NotOpened> {
+fn find<'a>(netdev: &str, links: &'a Table) -> Result<&'a Link, NotOpened> {
     let missing = || NotOpened::Missing(format!("waits for the netdev {netdev:?}, which does not exist"));
     let link = links.by_name(netdev).ok_or_else(missing)?;
     let Some(owner) = link.controller else { return Ok(link) };
@@ -154,4 +238,87 @@ pub(super) fn in_words(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use vswitch_wire::Caps;
+
+    use super::*;
+
+    fn link(index: u32, name: &str, up: bool) -> Link {
+        let (kind, controller, lower) = (None, None, None);
+        Link { index, name: name.to_owned(), up, mtu: 1500, kind, controller, lower }
+    }
+
+    fn links(all: &[Link]) -> Table {
+        all.iter().cloned().collect()
+    }
+
+    fn device(kind: vswitch_io::Kind, index: Option<u32>) -> Device {
+        let facts = Facts {
+            kind,
+            mode: String::new(),
+            rx_queues: 1,
+            caps: Caps::NONE,
+            rx_caps: Caps::NONE,
+            mtu_limit: 9000,
+            mtu: 1500,
+            vlan: Ok(()),
+            why: String::new(),
+        };
+        Device {
+            index,
+            netdev: "a".to_owned(),
+            attachment: 1,
+            elsewhere: false,
+            facts,
+            up: true,
+            mtu: 1500,
+            guard: Box::new(()),
+        }
+    }
+
+    #[test]
+    fn a_netdev_is_followed() {
+        let mut device = device(vswitch_io::Kind::Packet, Some(3));
+        assert_eq!(device.look_at(&links(&[link(3, "a", true)])), Outlook::Same);
+        assert_eq!(device.look_at(&links(&[link(3, "a", false)])), Outlook::Changed { was_up: true });
+        assert!(!device.up);
+        let jumbo = Link { mtu: 9000, ..link(3, "a", false) };
+        assert_eq!(device.look_at(&links(&[jumbo])), Outlook::Changed { was_up: false });
+        assert_eq!(device.mtu, 9000);
+        for gone in [&[][..], &[link(3, "renamed", true)], &[link(4, "a", true)]] {
+            assert_eq!(device.look_at(&links(gone)), Outlook::Gone);
+        }
+    }
+
+    #[test]
+    fn a_tap_is_adopted_by_name_and_let_go_into_another_namespace() {
+        let mut device = device(vswitch_io::Kind::Tap, None);
+        assert_eq!(device.look_at(&links(&[])), Outlook::Same, "its event has not come yet");
+        assert_eq!(device.look_at(&links(&[link(3, "a", false)])), Outlook::Changed { was_up: true });
+        assert_eq!(device.index, Some(3));
+        assert_eq!(device.look_at(&links(&[link(4, "a", true)])), Outlook::Elsewhere);
+        assert!(device.up, "its state is its new owner's affair");
+        assert_eq!(device.look_at(&links(&[])), Outlook::Same);
+    }
+
+    #[test]
+    fn a_netdev_of_a_bridge_is_refused_and_a_missing_one_awaited() {
+        let table = links(&[Link { controller: Some(9), ..link(3, "a", true) }, link(9, "br0", true)]);
+        let refused = find("a", &table).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, NotOpened::Refused(why) if why.contains("belongs to br0")));
+        assert!(matches!(find("b", &table), Err(NotOpened::Missing(_))));
+    }
+
+    #[test]
+    fn a_device_must_do_what_the_port_is_for() {
+        let mut facts = device(vswitch_io::Kind::Packet, None).facts;
+        facts.vlan = Err("tags are lost".to_owned());
+        let trunk = Port { trunk: vec!["red".parse().unwrap()], ..Port::new("a") };
+        assert!(check(&trunk, &facts).unwrap_err().contains("tags are lost"));
+        let large = |mtu| Port { mtu: Some(mtu), ..Port::new("a") };
+        assert!(check(&large(9000), &facts).is_ok() && check(&large(9001), &facts).is_err());
+    }
 }

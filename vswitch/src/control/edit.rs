@@ -6,43 +6,14 @@
 use serde_json::{Map, Value};
 use vswitch_api::Topology;
 use vswitch_api::request::{FdbKey, NewPort, PortPatch};
-use vswitch_api::response::{ErrorBody, ErrorCode, Problem};
+use vswitch_api::response::{ErrorBody, ErrorCode};
 use vswitch_api::topology::{Network, Port, StaticEntry};
-
-/// A refusal with a way to mend it.
-pub fn refuse(code: ErrorCode, message: impl Into<String>, mend: impl Into<String>) -> ErrorBody {
-    ErrorBody { code, message: message.into(), mend: mend.into(), problems: Vec::new() }
-}
-
-/// Mistakes of a topology, as one refusal.
-pub fn mistakes(problems: Vec<Problem>) -> ErrorBody {
-    let first = problems.first().map_or_else(String::new, ToString::to_string);
-    let message = match problems.len() {
-        1 => first,
-        n => format!("{first} (and {} more mistakes)", n - 1),
-    };
-    ErrorBody { problems, ..refuse(ErrorCode::Invalid, message, "") }
-}
-
-/// There is no such port.
-pub fn no_port(name: &str) -> ErrorBody {
-    refuse(ErrorCode::NotFound, format!("there is no port {name:?}"), "`vswitchctl port list` shows all")
-}
-
-/// There is no such network.
-pub fn no_network(name: &str) -> ErrorBody {
-    refuse(
-        ErrorCode::NotFound,
-        format!("there is no network {name:?}"),
-        "`vswitchctl network list` shows all",
-    )
-}
 
 /// `network add`.
 pub fn add_network(mut t: Topology, network: Network) -> Result<Topology, ErrorBody> {
     if t.network.iter().any(|n| n.name == network.name) {
         let message = format!("network {:?} exists already", network.name);
-        return Err(refuse(ErrorCode::Conflict, message, "delete it first, or choose another name"));
+        return Err(ErrorBody::new(ErrorCode::Conflict, message, "delete it first, or choose another name"));
     }
     t.network.push(network);
     Ok(t)
@@ -50,11 +21,17 @@ pub fn add_network(mut t: Topology, network: Network) -> Result<Topology, ErrorB
 
 /// `network del`: only when no port carries it.
 pub fn del_network(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
-    let Some(at) = t.network.iter().position(|n| n.name == name) else { return Err(no_network(name)) };
+    let Some(at) = t.network.iter().position(|n| n.name == name) else {
+        return Err(ErrorBody::no_network(name));
+    };
     let users: Vec<&str> = t.port.iter().filter(|p| p.carries(name)).map(|p| p.name.as_str()).collect();
     if !users.is_empty() {
         let message = format!("network {name:?} is used by port {}", users.join(", "));
-        return Err(refuse(ErrorCode::Conflict, message, "delete these ports, or give them another network"));
+        return Err(ErrorBody::new(
+            ErrorCode::Conflict,
+            message,
+            "delete these ports, or give them another network",
+        ));
     }
     t.network.remove(at);
     t.fdb.retain(|e| e.network != name);
@@ -65,7 +42,11 @@ pub fn del_network(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
 pub fn add_port(t: Topology, new: NewPort) -> Result<Topology, ErrorBody> {
     if t.port.iter().any(|p| p.name == new.port.name) {
         let message = format!("port {:?} exists already", new.port.name);
-        return Err(refuse(ErrorCode::Conflict, message, "change it by `port set`, or delete it first"));
+        return Err(ErrorBody::new(
+            ErrorCode::Conflict,
+            message,
+            "change it by `port set`, or delete it first",
+        ));
     }
     let (mut t, port) = resolve_vlan(t, new)?;
     t.port.push(port);
@@ -77,14 +58,14 @@ fn resolve_vlan(mut t: Topology, new: NewPort) -> Result<(Topology, Port), Error
     let NewPort { mut port, vlan: Some(vid) } = new else { return Ok((t, new.port)) };
     if port.access.is_some() {
         let mend = "give either the network or its VLAN ID";
-        return Err(refuse(ErrorCode::Invalid, "the port has both `access` and `vlan`", mend));
+        return Err(ErrorBody::new(ErrorCode::Invalid, "the port has both `access` and `vlan`", mend));
     }
     let mut same = t.network.iter().filter(|n| n.vlan == Some(vid));
     let name = match (same.next(), same.next()) {
         (Some(only), None) => only.name.clone(),
         (Some(_), Some(_)) => {
             let message = format!("more than one network has the VLAN ID {vid}");
-            return Err(refuse(ErrorCode::Conflict, message, "name the network: `--access NET`"));
+            return Err(ErrorBody::new(ErrorCode::Conflict, message, "name the network: `--access NET`"));
         }
         (None, _) => {
             let name = format!("vlan{vid}");
@@ -98,8 +79,9 @@ fn resolve_vlan(mut t: Topology, new: NewPort) -> Result<(Topology, Port), Error
 
 /// `port set`: a JSON merge patch (RFC 7396) over the port, which may have a `vlan` then, as in `port add`.
 pub fn set_port(t: Topology, name: &str, patch: PortPatch) -> Result<Topology, ErrorBody> {
-    let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(no_port(name)) };
-    let invalid = |e: serde_json::Error| refuse(ErrorCode::Invalid, format!("port {name:?}: {e}"), "");
+    let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(ErrorBody::no_port(name)) };
+    let invalid =
+        |e: serde_json::Error| ErrorBody::new(ErrorCode::Invalid, format!("port {name:?}: {e}"), "");
     let mut fields = match serde_json::to_value(&t.port[at]).map_err(invalid)? {
         Value::Object(fields) => fields,
         _ => Map::new(),
@@ -108,7 +90,7 @@ pub fn set_port(t: Topology, name: &str, patch: PortPatch) -> Result<Topology, E
     let changed: NewPort = serde_json::from_value(Value::Object(fields)).map_err(invalid)?;
     if changed.port.name != name {
         let mend = "delete the port and add one with the new name";
-        return Err(refuse(ErrorCode::Invalid, "a port's name cannot be changed", mend));
+        return Err(ErrorBody::new(ErrorCode::Invalid, "a port's name cannot be changed", mend));
     }
     let (mut t, port) = resolve_vlan(t, changed)?;
     t.port[at] = port;
@@ -140,7 +122,7 @@ fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
 
 /// `port del`, with the static entries that point to it.
 pub fn del_port(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
-    let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(no_port(name)) };
+    let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(ErrorBody::no_port(name)) };
     t.port.remove(at);
     t.fdb.retain(|e| e.port != name);
     // A lab's host has no place without its port.

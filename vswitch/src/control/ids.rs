@@ -1,12 +1,13 @@
 //! Names <-> the small numbers of a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Hands out the lowest free number for each name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ids {
     by_name: BTreeMap<String, u16>,
     names: Vec<Option<String>>,
+    free: BTreeSet<u16>,
 }
 
 impl Ids {
@@ -15,19 +16,20 @@ impl Ids {
         if let Some(&id) = self.by_name.get(name) {
             return id;
         }
-        let free = self.names.iter().position(Option::is_none).unwrap_or_else(|| {
+        let id = self.free.pop_first().unwrap_or_else(|| {
             self.names.push(None);
-            self.names.len() - 1
+            (self.names.len() - 1) as u16
         });
-        self.names[free] = Some(name.to_owned());
-        self.by_name.insert(name.to_owned(), free as u16);
-        free as u16
+        self.names[usize::from(id)] = Some(name.to_owned());
+        self.by_name.insert(name.to_owned(), id);
+        id
     }
 
     /// Frees the number of `name`. Only when no worker uses a snapshot that has it.
     pub(super) fn release(&mut self, name: &str) {
         if let Some(id) = self.by_name.remove(name) {
             self.names[usize::from(id)] = None;
+            self.free.insert(id);
         }
     }
 

@@ -11,11 +11,16 @@ mod device;
 pub mod edit;
 mod follow;
 mod ids;
+mod record;
 mod report;
 mod safety;
+mod stale;
+mod statics;
+#[cfg(test)]
+mod tests;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -25,19 +30,21 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use vswitch_api::Topology;
 use vswitch_api::response::{ErrorBody, ErrorCode};
-use vswitch_api::topology::{self, Switch};
+use vswitch_api::topology::{self, Port, Switch};
 use vswitch_dataplane::counters::NetworkCounters;
-use vswitch_dataplane::{Fdb, PortCounters, Snapshot};
+use vswitch_dataplane::{Fdb, Snapshot};
 use vswitch_io::Pool;
-use vswitch_wire::Instant;
 
 use crate::clock::Clock;
 use crate::netlink::Links;
 use crate::worker::{Event, Polling, Setup, Workers};
 use device::{Device, Opener};
 use ids::Ids;
+use record::PortRecord;
+use stale::Stale;
+use statics::{Place, StaticEntries};
 
-pub use apply::Options;
+pub use apply::{OnRefusal, Options};
 
 /// FDB entries that there is room for.
 const FDB_CAPACITY: usize = 1 << 20;
@@ -69,7 +76,7 @@ impl Remote {
         &self,
         ask: impl for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output = T> + 'a>> + Send + 'static,
     ) -> Result<T, ErrorBody> {
-        let ending = || edit::refuse(ErrorCode::Internal, "the daemon is about to end", "");
+        let ending = || ErrorBody::new(ErrorCode::Internal, "the daemon is about to end", "");
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |control| {
             let result = ask(control);
@@ -82,22 +89,8 @@ impl Remote {
     }
 }
 
-/// A port of the desired state, and what became of it.
-struct PortRecord {
-    counters: Arc<[PortCounters]>,
-    /// The operator said that this netdev may be taken although the host is reached by it.
-    forced: bool,
-    /// How often in a row its netdev was refused, and when to try again.
-    refusals: u32,
-    retry_at: Instant,
-    state: PortState,
-}
-
-enum PortState {
-    /// Not attached, and why.
-    Waiting(String),
-    /// Served by the workers.
-    Attached(Device),
+fn by_name(ports: &[Port]) -> HashMap<&str, &Port> {
+    ports.iter().map(|port| (port.name.as_str(), port)).collect()
 }
 
 /// What the control task owns.
@@ -118,6 +111,9 @@ pub struct Control {
     attachments: u64,
     networks: BTreeMap<String, Arc<[NetworkCounters]>>,
     fdb: Arc<Fdb>,
+    /// Entries of the FDB that go when the next snapshot is published.
+    stale: Stale,
+    statics: StaticEntries,
     /// The published snapshot.
     snapshot: Arc<Snapshot>,
     /// What ports counted that are gone.
@@ -149,7 +145,7 @@ impl Control {
             opener: Opener { pool, workers: workers.count() },
             cpus,
             workers,
-            links: Links::open().await?,
+            links: Links::open(clock).await?,
             worker_events,
             started: switch.clone(),
             desired: Topology { switch: switch.clone(), ..Topology::default() },
@@ -159,6 +155,8 @@ impl Control {
             attachments: 0,
             networks: BTreeMap::new(),
             fdb,
+            stale: Stale::default(),
+            statics: StaticEntries::default(),
             snapshot,
             retired: report::Totals::default(),
         })
@@ -194,28 +192,39 @@ impl Control {
                 () = &mut end => break Ok(()),
                 Some(job) = jobs.recv() => job(&mut self).await,
                 Some(event) = self.worker_events.recv() => self.on_worker_event(event).await,
-                changed = self.links.changed() => match changed {
-                    Ok(()) => self.follow_links().await,
-                    Err(error) => break Err(error),
-                },
+                changed = self.links.changed() => {
+                    let caught_up = match changed {
+                        Ok(()) => self.links.catch_up().await,
+                        failed => failed,
+                    };
+                    if let Err(error) = caught_up {
+                        break Err(error);
+                    }
+                    self.follow_links().await;
+                }
                 _ = ageing.tick() => { self.fdb.age(&self.snapshot, self.clock.now()); }
-                _ = devices.tick() => self.check_devices().await,
+                _ = devices.tick() => {
+                    self.check_devices().await;
+                    self.retry_static_entries();
+                }
             }
         };
         self.detach_all().await;
         ended
     }
 
-    /// Compiles the desired state anew, publishes it, and waits until no worker uses an older one.
+    /// The device of a port, when it is attached.
+    fn device(&self, port: &str) -> Option<&Device> {
+        self.ports.get(port)?.device()
+    }
+
+    /// Compiles the desired state anew, publishes it, and waits until no worker uses an older one. Then nothing learns
+    /// the stale entries of the FDB again, and they go.
     async fn publish(&mut self) {
         let ports = self.desired.port.iter().filter_map(|config| {
             let record = self.ports.get(&config.name)?;
-            let device = match &record.state {
-                PortState::Attached(d) => {
-                    Some(compile::DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu })
-                }
-                PortState::Waiting(_) => None,
-            };
+            let device =
+                record.device().map(|d| compile::DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu });
             let input = compile::PortInput { config, counters: Arc::clone(&record.counters), device };
             Some((self.port_ids.get(&config.name)?, input))
         });
@@ -228,5 +237,18 @@ impl Control {
         let old = self.workers.publish(Arc::clone(&self.snapshot));
         self.workers.settle().await;
         drop(old); // freed here, not by a worker
+        self.stale.flush(&self.fdb);
+    }
+
+    fn set_static_entries(&mut self, old: &Topology) {
+        let place =
+            Place { fdb: &self.fdb, ports: &self.port_ids, networks: &self.net_ids, now: self.clock.now() };
+        self.statics.replace(&old.fdb, &self.desired.fdb, place);
+    }
+
+    fn retry_static_entries(&mut self) {
+        let place =
+            Place { fdb: &self.fdb, ports: &self.port_ids, networks: &self.net_ids, now: self.clock.now() };
+        self.statics.retry(&self.desired.fdb, place);
     }
 }

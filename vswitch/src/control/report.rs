@@ -1,15 +1,15 @@
 //! What the switch tells of itself: status, ports, networks, FDB and counters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
 use vswitch_api::request::FdbQuery;
 use vswitch_api::response::{
     Conservation, Drops, ErrorBody, FdbEntry, FdbTotals, Flushed, Health, LinkState, NetworkState,
-    NetworkStats, Offloads, PortCounters as CountersView, PortState as PortView, PortStats, PortTotals,
-    Stats, Status, TenantStats, Traffic, Worker,
+    NetworkStats, Offloads, PortCounters as CountersView, PortState, PortStats, PortTotals, Stats, Status,
+    TenantStats, Traffic, Worker,
 };
-use vswitch_api::topology::{Kind, Network, Port};
+use vswitch_api::topology::{Kind, Network, Port, StaticEntry};
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::fdb::{Entry, Filter};
 use vswitch_dataplane::{NetId, PortCounters, PortId, Reason};
@@ -17,9 +17,10 @@ use vswitch_wire::Caps;
 
 use crate::worker::Pulse;
 
+use super::Control;
 use super::compile::{self, DeviceInput};
 use super::device::Device;
-use super::{Control, PortState, edit};
+use super::record::{DeviceState, PortRecord};
 
 /// Sums of port counters over workers, or over ports.
 #[derive(Clone, Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Totals {
     rx_missed: u64,
     tx_packets: u64,
     tx_bytes: u64,
+    tx_stalls: u64,
     replicated: u64,
     originated: u64,
     consumed: u64,
@@ -45,6 +47,7 @@ impl Default for Totals {
             rx_missed: 0,
             tx_packets: 0,
             tx_bytes: 0,
+            tx_stalls: 0,
             replicated: 0,
             originated: 0,
             consumed: 0,
@@ -70,6 +73,7 @@ impl Totals {
             self.rx_missed += c.rx_missed.get();
             self.tx_packets += c.tx_packets.get();
             self.tx_bytes += c.tx_bytes.get();
+            self.tx_stalls += c.tx_stalls.get();
             self.replicated += c.replicated.get();
             self.originated += c.originated.get();
             self.consumed += c.consumed.get();
@@ -96,6 +100,7 @@ impl Totals {
             rx_bytes: self.rx_bytes,
             tx_packets: self.tx_packets,
             tx_bytes: self.tx_bytes,
+            tx_stalls: self.tx_stalls,
             flooded: self.flooded,
             learn_refused: self.learn_refused,
             missed: self.rx_missed,
@@ -145,6 +150,7 @@ impl Control {
                 health.push(Health { part: format!("port {name}"), ok: false, text });
             }
         }
+        health.extend(self.statics.health());
         let worker = |(index, (cpu, pulse)): (usize, (&Option<usize>, &Pulse))| Worker {
             index: index as u32,
             cpu: cpu.map(|c| c as u32),
@@ -176,44 +182,42 @@ impl Control {
     }
 
     fn link_state(&self, port: &str) -> (LinkState, Option<String>) {
-        match self.ports.get(port).map(|r| &r.state) {
-            Some(PortState::Attached(d)) if d.up => (LinkState::Up, None),
-            Some(PortState::Attached(d)) => {
+        match self.ports.get(port).map(|r| &r.device) {
+            Some(DeviceState::Attached(d)) if d.up => (LinkState::Up, None),
+            Some(DeviceState::Attached(d)) => {
                 let mend =
                     format!("{} is down or has no carrier; try: ip link set {} up", d.netdev, d.netdev);
                 (LinkState::Down, Some(mend))
             }
-            Some(PortState::Waiting(why)) => (LinkState::Waiting, Some(why.clone())),
+            Some(DeviceState::Waiting(why)) => (LinkState::Waiting, Some(why.clone())),
             None => (LinkState::Waiting, None),
         }
     }
 
     /// `port list`.
-    pub fn port_views(&self) -> Vec<PortView> {
-        let macs = self.macs_by(|e| e.port.0);
-        self.desired.port.iter().map(|p| self.port_view(p, &macs)).collect()
+    pub fn port_views(&self) -> Vec<PortState> {
+        let statics = self.statics_by(|e| &e.port);
+        self.desired.port.iter().map(|p| self.port_view(p, &statics)).collect()
     }
 
-    fn macs_by(&self, key: impl Fn(&Entry) -> u16) -> BTreeMap<u16, u64> {
-        let mut counts = BTreeMap::new();
-        for entry in self.fdb.entries(self.clock.now()) {
-            *counts.entry(key(&entry)).or_default() += 1;
+    /// Static entries that are in the FDB, by what `key` says.
+    fn statics_by(&self, key: impl Fn(&StaticEntry) -> &String) -> HashMap<&str, u64> {
+        let mut counts = HashMap::new();
+        for entry in self.desired.fdb.iter().filter(|e| self.statics.has(e)) {
+            *counts.entry(key(entry).as_str()).or_default() += 1;
         }
         counts
     }
 
-    fn port_view(&self, config: &Port, macs: &BTreeMap<u16, u64>) -> PortView {
+    fn port_view(&self, config: &Port, statics: &HashMap<&str, u64>) -> PortState {
         let (state, reason) = self.link_state(&config.name);
         let record = self.ports.get(&config.name);
-        let device = record.and_then(|r| match &r.state {
-            PortState::Attached(device) => Some(device),
-            PortState::Waiting(_) => None,
-        });
+        let device = record.and_then(PortRecord::device);
         let input = |d: &Device| {
             compile::effective_mtu(config, &DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu })
         };
-        let id = self.port_ids.get(&config.name);
-        PortView {
+        let learnt = self.port_ids.get(&config.name).map_or(0, |id| self.fdb.learnt_at(PortId(id)));
+        PortState {
             name: config.name.clone(),
             kind: device.map_or(config.kind, |d| kind_in_use(d.facts.kind)),
             configured_kind: config.kind,
@@ -233,7 +237,7 @@ impl Control {
             trunk: config.trunk.clone(),
             native: config.native.clone(),
             isolated: config.isolated,
-            macs: id.and_then(|id| macs.get(&id).copied()).unwrap_or(0),
+            macs: u64::from(learnt) + statics.get(config.name.as_str()).copied().unwrap_or(0),
             max_macs: config.max_macs,
             storm: config.storm,
             counters: record.map_or_else(CountersView::default, |r| Totals::of(&r.counters).view()),
@@ -242,15 +246,28 @@ impl Control {
 
     /// `network list`.
     pub fn network_views(&self) -> Vec<NetworkState> {
-        let macs = self.macs_by(|e| e.network.0);
-        let view = |n: &Network| NetworkState {
-            name: n.name.clone(),
-            tenant: n.tenant.clone(),
-            vlan: n.vlan,
-            ageing: vswitch_api::value::duration::format(n.ageing),
-            macs: self.net_ids.get(&n.name).and_then(|id| macs.get(&id).copied()).unwrap_or(0),
-            max_macs: n.max_macs,
-            ports: self.desired.port.iter().filter(|p| p.carries(&n.name)).map(|p| p.name.clone()).collect(),
+        let statics = self.statics_by(|e| &e.network);
+        let mut ports: HashMap<&str, Vec<String>> = HashMap::new();
+        for port in &self.desired.port {
+            for network in port.networks() {
+                let members = ports.entry(network).or_default();
+                // A native network may be one of the trunk too.
+                if members.last() != Some(&port.name) {
+                    members.push(port.name.clone());
+                }
+            }
+        }
+        let view = |n: &Network| {
+            let learnt = self.net_ids.get(&n.name).map_or(0, |id| self.fdb.learnt_in(NetId(id)));
+            NetworkState {
+                name: n.name.clone(),
+                tenant: n.tenant.clone(),
+                vlan: n.vlan,
+                ageing: vswitch_api::value::duration::format(n.ageing),
+                macs: u64::from(learnt) + statics.get(n.name.as_str()).copied().unwrap_or(0),
+                max_macs: n.max_macs,
+                ports: ports.remove(n.name.as_str()).unwrap_or_default(),
+            }
         };
         self.desired.network.iter().map(view).collect()
     }
@@ -332,8 +349,8 @@ impl Control {
 
     fn filter(&self, query: &FdbQuery) -> Result<Filter, ErrorBody> {
         let network =
-            query.network.as_deref().map(|n| self.net_ids.get(n).ok_or_else(|| edit::no_network(n)));
-        let port = query.port.as_deref().map(|p| self.port_ids.get(p).ok_or_else(|| edit::no_port(p)));
+            query.network.as_deref().map(|n| self.net_ids.get(n).ok_or_else(|| ErrorBody::no_network(n)));
+        let port = query.port.as_deref().map(|p| self.port_ids.get(p).ok_or_else(|| ErrorBody::no_port(p)));
         Ok(Filter {
             network: network.transpose()?.map(NetId),
             port: port.transpose()?.map(PortId),

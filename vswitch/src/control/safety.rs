@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_api::response::{ErrorBody, ErrorCode};
 use vswitch_api::topology::{Kind, Port};
 
-use super::edit::refuse;
 use crate::netlink::Links;
 
 /// Stand for any far address: documentation prefixes (RFC 5737, RFC 3849, RFC 9637). A lab may have a route of its
@@ -18,38 +17,61 @@ const FAR: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1)),
 ];
 
-/// Refuses a netdev that carries the default route, or by which the caller's session (`peer`) is reached.
+/// A netdev by which the host is reached, wanted by a port that was not told to take it all the same.
+pub(super) struct Danger {
+    port: String,
+    /// Which netdev carries what.
+    what: String,
+}
+
+impl Danger {
+    /// Why the port waits. What takes it all the same can be done now.
+    pub(super) fn reason(&self) -> String {
+        let Self { port, what } = self;
+        format!(
+            "{what}; to attach it all the same, set force = true for this port in the topology file, or run \
+             `vswitchctl port set {port} --force` once"
+        )
+    }
+
+    /// The refusal of a command.
+    pub(super) fn refusal(&self) -> ErrorBody {
+        let mend = "use another netdev, or say --force (in a topology file: force = true) if you are sure that you \
+                    will still reach this host";
+        ErrorBody::new(ErrorCode::NeedsForce, format!("port {:?}: {}", self.port, self.what), mend)
+    }
+}
+
+/// Finds whether the port's netdev carries the default route, or the caller's session (`peer`). `forced` says that a
+/// command wants it all the same; the port's own `force` does so for good.
 pub(super) async fn check(
     links: &Links,
     port: &Port,
     forced: bool,
     peer: Option<IpAddr>,
-) -> Result<(), ErrorBody> {
-    let Some(link) = links.by_name(port.netdev()).filter(|_| !forced && port.kind != Kind::Tap) else {
+) -> Result<(), Danger> {
+    let is_guarded = !forced && !port.force && port.kind != Kind::Tap;
+    let Some(link) = links.table().by_name(port.netdev()).filter(|_| is_guarded) else {
         return Ok(());
     };
-    let mend = "use another netdev, or say --force if you are sure that you will still reach this host";
-    let refusal = |what: String| {
-        let message = format!(
-            "port {:?}: {} carries {what}, and attaching it would cut that off",
-            port.name, link.name
-        );
-        Err(refuse(ErrorCode::NeedsForce, message, mend))
+    let carries = |what: String| {
+        let what = format!("{} carries {what}, and attaching it would cut that off", link.name);
+        Err(Danger { port: port.name.clone(), what })
     };
     for far in FAR {
         let out = links.default_route(far).await;
-        if out.iter().any(|&out| links.is_carried_by(out, link.index)) {
-            return refusal("the default route of this host".to_owned());
+        if out.iter().any(|&out| links.table().is_carried_by(out, link.index)) {
+            return carries("the default route of this host".to_owned());
         }
     }
     if let Some(peer) = peer.filter(|p| !p.is_loopback())
         && is_reached_by(links, peer, link.index).await
     {
-        return refusal(format!("your session from {peer}"));
+        return carries(format!("your session from {peer}"));
     }
     Ok(())
 }
 
 async fn is_reached_by(links: &Links, address: IpAddr, link: u32) -> bool {
-    links.route_to(address).await.is_some_and(|out| links.is_carried_by(out, link))
+    links.route_to(address).await.is_some_and(|out| links.table().is_carried_by(out, link))
 }

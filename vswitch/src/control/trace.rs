@@ -7,7 +7,6 @@ use vswitch_io::{Frame, FrameClass};
 use vswitch_wire::FrameBuf;
 
 use super::Control;
-use super::edit::{no_port, refuse};
 
 impl Control {
     /// Follows one frame through the pipeline.
@@ -17,14 +16,14 @@ impl Control {
     pub fn trace(&self, request: &Trace) -> Result<TraceResult, ErrorBody> {
         let invalid = |what: &str| {
             let mend = "give the frame from the destination MAC on, two hexadecimal digits a byte";
-            refuse(ErrorCode::Invalid, what, mend)
+            ErrorBody::new(ErrorCode::Invalid, what, mend)
         };
         let Some(ingress) = self.port_ids.get(&request.port).map(PortId) else {
-            return Err(no_port(&request.port));
+            return Err(ErrorBody::no_port(&request.port));
         };
         let bytes = from_hex(&request.frame).ok_or_else(|| invalid("the frame is not hexadecimal"))?;
         let mut pool = self.opener.pool.cache();
-        let empty = || refuse(ErrorCode::Failed, "no free frame", "try again");
+        let empty = || ErrorBody::new(ErrorCode::Failed, "no free frame", "try again");
         let mut frame = pool.acquire(FrameClass::Large).ok_or_else(empty)?;
         if bytes.len() > frame.capacity() {
             return Err(invalid("the frame is longer than any frame can be"));
@@ -44,12 +43,11 @@ impl Control {
         };
         match verdict {
             Verdict::Unicast { network, port } => {
-                result.outcome = Outcome::Unicast;
-                self.leave(&mut result, network, ingress, [port], &frame);
+                self.leave(&mut result, Outcome::Unicast, (network, ingress), [port], &frame);
             }
             Verdict::Flood { network } => {
-                result.outcome = Outcome::Flood;
-                self.leave(&mut result, network, ingress, self.snapshot.flood(network, ingress), &frame);
+                let ports = self.snapshot.flood(network, ingress);
+                self.leave(&mut result, Outcome::Flood, (network, ingress), ports, &frame);
             }
             Verdict::Drop(reason) => result.reason = Some(reason.name().to_owned()),
             Verdict::Pending => {}
@@ -58,23 +56,30 @@ impl Control {
         Ok(result)
     }
 
-    /// The network, and the ports of those given that the frame really leaves by.
+    /// The network, and the ports of those given that the frame really leaves by. Where it leaves by none it is
+    /// dropped, for the reason that the first of them has.
     fn leave(
         &self,
         result: &mut TraceResult,
-        network: NetId,
-        ingress: PortId,
+        outcome: Outcome,
+        (network, ingress): (NetId, PortId),
         ports: impl IntoIterator<Item = PortId>,
         frame: &Frame,
     ) {
         result.network = self.net_ids.name(network.0).map(str::to_owned);
         let mut pool = self.opener.pool.cache();
+        let mut refusal = None;
         for port in ports {
             let Some(mut copy) = pool.copy(frame) else { continue };
-            if egress::prepare(&self.snapshot, network, ingress, port, &mut copy).is_ok() {
-                result.ports.extend(self.port_ids.name(port.0).map(str::to_owned));
+            match egress::prepare(&self.snapshot, network, ingress, port, &mut copy) {
+                Ok(_) => result.ports.extend(self.port_ids.name(port.0).map(str::to_owned)),
+                Err(reason) => refusal = refusal.or(Some(reason)),
             }
             pool.release(copy);
+        }
+        match refusal.filter(|_| result.ports.is_empty()) {
+            Some(reason) => result.reason = Some(reason.name().to_owned()),
+            None => result.outcome = outcome,
         }
     }
 

@@ -7,8 +7,6 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use vswitch_api::response::{ErrorBody, ErrorCode};
 
-use crate::control::edit::refuse;
-
 /// A refusal on its way to the client.
 pub struct Failure(pub ErrorBody);
 
@@ -41,11 +39,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 fn invalid(message: String) -> Failure {
-    Failure(refuse(ErrorCode::Invalid, message, ""))
+    Failure(ErrorBody::new(ErrorCode::Invalid, message, ""))
 }
 
 pub async fn no_such_path(uri: Uri) -> Failure {
-    Failure(refuse(
+    Failure(ErrorBody::new(
         ErrorCode::NotFound,
         format!("there is no {}", uri.path()),
         "docs/openapi.json lists all paths",
@@ -54,5 +52,5 @@ pub async fn no_such_path(uri: Uri) -> Failure {
 
 pub async fn no_such_method(uri: Uri) -> Failure {
     let message = format!("{} does not take this method", uri.path());
-    Failure(refuse(ErrorCode::Invalid, message, "docs/openapi.json lists all methods"))
+    Failure(ErrorBody::new(ErrorCode::Invalid, message, "docs/openapi.json lists all methods"))
 }

@@ -87,14 +87,14 @@ fn read_topology(headers: &HeaderMap, body: &[u8]) -> Result<Topology, ErrorBody
     let is_toml = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(paths::TOML.as_bytes()));
     if !is_toml {
         let invalid =
-            |e: serde_json::Error| edit::refuse(ErrorCode::Invalid, format!("the topology: {e}"), "");
+            |e: serde_json::Error| ErrorBody::new(ErrorCode::Invalid, format!("the topology: {e}"), "");
         return serde_json::from_slice(body).map_err(invalid);
     }
     let text = std::str::from_utf8(body)
-        .map_err(|e| edit::refuse(ErrorCode::Invalid, format!("the topology is not UTF-8: {e}"), ""))?;
+        .map_err(|e| ErrorBody::new(ErrorCode::Invalid, format!("the topology is not UTF-8: {e}"), ""))?;
     let located =
         |p: FileProblem| Problem { path: format!("line {}: {}", p.line, p.problem.path), ..p.problem };
-    topology::load(text, "").map_err(|all| edit::mistakes(all.into_iter().map(located).collect()))
+    topology::load(text, "").map_err(|all| ErrorBody::mistakes(all.into_iter().map(located).collect()))
 }
 
 #[utoipa::path(put, path = paths::CONFIG, params(ApplyQuery), request_body = Topology,
@@ -170,7 +170,7 @@ async fn port(State(control): State<Remote>, Path(name): Path<String>) -> Answer
     let wanted = name.clone();
     let all = control.ask(|c| Box::pin(async { c.port_views() })).await?;
     let found = all.into_iter().find(|p| p.name == wanted);
-    Ok(Json(found.ok_or_else(|| edit::no_port(&name))?))
+    Ok(Json(found.ok_or_else(|| ErrorBody::no_port(&name))?))
 }
 
 #[utoipa::path(patch, path = paths::PORT, params(("name" = String, Path), ForceQuery), request_body = PortPatch,

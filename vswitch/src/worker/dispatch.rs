@@ -15,6 +15,8 @@ pub(super) struct Dispatch {
     out: Vec<Option<Out>>,
     /// Ports with frames to send.
     pending: Vec<PortId>,
+    /// Frames that the current batch became.
+    emitted: u32,
 }
 
 struct Out {
@@ -32,7 +34,7 @@ struct Hop {
 
 impl Dispatch {
     pub(super) fn new(worker: usize, pool: PoolCache) -> Self {
-        Self { worker, pool, out: Vec::new(), pending: Vec::new() }
+        Self { worker, pool, out: Vec::new(), pending: Vec::new(), emitted: 0 }
     }
 
     pub(super) fn pool(&mut self) -> &mut PoolCache {
@@ -58,14 +60,15 @@ impl Dispatch {
         }
     }
 
-    /// Carries out one verdict for each frame of a batch, and sends.
+    /// Carries out one verdict for each frame of a batch, and sends; how many frames that made.
     pub(super) fn run(
         &mut self,
         snapshot: &Snapshot,
         ingress: PortId,
         batch: &mut FrameVec,
         verdicts: &[Verdict],
-    ) {
+    ) -> u32 {
+        self.emitted = 0;
         for (frame, verdict) in batch.drain().zip(verdicts) {
             match *verdict {
                 Verdict::Unicast { network, port } => {
@@ -76,6 +79,7 @@ impl Dispatch {
             }
         }
         self.flush_all(snapshot);
+        self.emitted
     }
 
     fn flush_all(&mut self, snapshot: &Snapshot) {
@@ -89,11 +93,7 @@ impl Dispatch {
         let mut ports = snapshot.flood(network, ingress);
         let Some(mut port) = ports.next() else { return self.pool.release(frame) };
         for next in ports {
-            // A batch of floods may hold more frames than there are: what waits is sent, then there are some.
-            let copy = self.pool.copy(&frame).or_else(|| {
-                self.flush_all(snapshot);
-                self.pool.copy(&frame)
-            });
+            let copy = self.obtain(snapshot, |pool| pool.copy(&frame));
             self.count(snapshot, port, |c| c.replicated.add(1));
             match copy {
                 Some(copy) => self.emit(snapshot, Hop { network, ingress, port }, copy),
@@ -122,7 +122,7 @@ impl Dispatch {
         self.count(snapshot, port, |c| c.replicated.add(count.saturating_sub(1)));
         let longest = segments.longest();
         for made in 0..count {
-            let Some(mut frame) = self.pool.acquire_for(longest) else {
+            let Some(mut frame) = self.obtain(snapshot, |pool| pool.acquire_for(longest)) else {
                 self.count(snapshot, port, |c| c.drop(Reason::PoolEmpty, count - made));
                 break;
             };
@@ -139,10 +139,23 @@ impl Dispatch {
         self.pool.release(whole);
     }
 
+    /// A frame of the pool. What a batch becomes may be more than there are: what waits is sent, then there are some.
+    fn obtain(
+        &mut self,
+        snapshot: &Snapshot,
+        take: impl Fn(&mut PoolCache) -> Option<Frame>,
+    ) -> Option<Frame> {
+        take(&mut self.pool).or_else(|| {
+            self.flush_all(snapshot);
+            take(&mut self.pool)
+        })
+    }
+
     fn queue(&mut self, snapshot: &Snapshot, port: PortId, frame: Frame) {
         let Some(out) = self.out.get_mut(port.index()).and_then(Option::as_mut) else {
             return self.discard(snapshot, port, Reason::PortGone, frame);
         };
+        self.emitted += 1;
         if out.frames.is_empty() {
             self.pending.push(port);
         }
@@ -161,6 +174,9 @@ impl Dispatch {
         self.count(snapshot, port, |c| {
             c.tx_packets.add(u64::from(report.sent));
             c.tx_bytes.add(report.sent_bytes);
+            if report.stalls > 0 {
+                c.tx_stalls.add(u64::from(report.stalls));
+            }
             if report.full > 0 {
                 c.drop(Reason::TxFull, u64::from(report.full));
             }

@@ -6,14 +6,19 @@
 //!
 //! Epoll knows parked queues only: the kernel would go and tell it of every single frame that a polled one
 //! receives, in the time of whoever sends it (a tenth of that time, of a small frame on a veth).
+//!
+//! Queues take turns, a batch each. What counts is the work that a batch makes, not how many frames it has: a few
+//! GSO frames become thousands where they have to be cut. So a batch ends where it would become too many, and a
+//! queue whose batch did sits out until the others had as much.
 
 use std::io;
+use std::mem;
 use std::os::fd::BorrowedFd;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use vswitch_dataplane::PortId;
-use vswitch_io::RxQueue;
-use vswitch_wire::Instant;
+use vswitch_dataplane::{BATCH_MAX, PortId};
+use vswitch_io::{Frame, FrameVec, PoolCache, PortError, RxQueue};
+use vswitch_wire::{FrameBuf, Instant};
 
 /// One receive queue and what the worker knows of it.
 pub(super) struct Slot {
@@ -23,11 +28,29 @@ pub(super) struct Slot {
     pub(super) queue: Box<dyn RxQueue>,
     /// When it last had a frame, or was woken.
     pub(super) busy_at: Instant,
+    /// Frames that it received beyond a batch's share of work: next in turn.
+    rest: FrameVec,
+    /// Frames that it had sent beyond its share: turns that it sits out, [`BATCH_MAX`] frames each.
+    debt: u32,
     /// What [`RxQueue::missed`] said last.
     missed: u64,
     /// Names the slot in epoll.
     token: u64,
     parked: bool,
+}
+
+/// Segments that the frames of one batch may become. A batch of TCP in full GSO frames is below it.
+const SEGMENTS_MAX: usize = 64 * BATCH_MAX;
+
+/// How many of the frames, one at least, become no more than [`SEGMENTS_MAX`] in a port that has them cut.
+fn affordable(frames: &[Frame]) -> usize {
+    let mut segments = 0;
+    let dear = frames.iter().position(|frame| {
+        segments +=
+            frame.meta().offload.gso.map_or(1, |gso| frame.bytes().len() / usize::from(gso.size.max(1)));
+        segments > SEGMENTS_MAX
+    });
+    dear.unwrap_or(frames.len()).max(1)
 }
 
 /// The wake-up of the command queue, in epoll.
@@ -52,14 +75,17 @@ impl RxSet {
     pub(super) fn insert(&mut self, port: PortId, attachment: u64, queue: Box<dyn RxQueue>, now: Instant) {
         let token = self.next_token;
         self.next_token += 1;
-        self.slots.push(Slot { port, attachment, queue, busy_at: now, missed: 0, token, parked: false });
+        let rest = FrameVec::new(BATCH_MAX);
+        let slot =
+            Slot { port, attachment, queue, busy_at: now, rest, debt: 0, missed: 0, token, parked: false };
+        self.slots.push(slot);
         self.rebuild_active();
     }
 
     /// Takes the queues of `port` out.
     pub(super) fn remove(&mut self, port: PortId) -> Vec<Box<dyn RxQueue>> {
         let (gone, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.slots).into_iter().partition(|s| s.port == port);
+            mem::take(&mut self.slots).into_iter().partition(|s| s.port == port);
         self.slots = kept;
         self.rebuild_active();
         let forget = |mut slot: Slot| {
@@ -137,9 +163,34 @@ impl RxSet {
 }
 
 impl Slot {
+    /// The next batch. None while the queue sits out for what its last ones cost.
+    pub(super) fn receive(&mut self, pool: &mut PoolCache, batch: &mut FrameVec) -> Result<usize, PortError> {
+        if self.debt > 0 {
+            self.debt = self.debt.saturating_sub(BATCH_MAX as u32);
+            return Ok(0);
+        }
+        if self.rest.is_empty() {
+            self.queue.rx(pool, batch)?;
+        } else {
+            mem::swap(batch, &mut self.rest);
+        }
+        batch.move_tail(affordable(batch.as_slice()), &mut self.rest);
+        Ok(batch.len())
+    }
+
+    /// Notes how many frames were sent for a batch.
+    pub(super) fn charge(&mut self, emitted: u32) {
+        self.debt = emitted.saturating_sub(BATCH_MAX as u32);
+    }
+
+    /// Whether it waits for its turn only.
+    pub(super) fn has_more(&self) -> bool {
+        self.debt > 0 || !self.rest.is_empty()
+    }
+
     /// Frames missed since the last call.
     pub(super) fn newly_missed(&mut self) -> u64 {
-        let before = std::mem::replace(&mut self.missed, self.queue.missed());
+        let before = mem::replace(&mut self.missed, self.queue.missed());
         self.missed.saturating_sub(before)
     }
 

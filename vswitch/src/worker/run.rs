@@ -15,7 +15,7 @@ use vswitch_io::FrameVec;
 use vswitch_wire::Instant;
 
 use super::dispatch::Dispatch;
-use super::queues::RxSet;
+use super::queues::{RxSet, Slot};
 use super::{Command, Event, Line, Polling, Queues, Setup};
 use crate::clock::Clock;
 
@@ -96,15 +96,21 @@ impl Worker {
     }
 
     /// One batch of every active queue.
-    fn serve(&mut self, now: Instant) {
+    pub(super) fn serve(&mut self, now: Instant) {
         for n in 0..self.rx.active() {
             let Some(slot) = self.rx.nth_active(n) else { break };
-            match slot.queue.rx(self.dispatch.pool(), &mut self.batch) {
+            if slot.has_more() {
+                slot.busy_at = now;
+            }
+            match slot.receive(self.dispatch.pool(), &mut self.batch) {
                 Ok(0) => {}
                 Ok(count) => {
                     slot.busy_at = now;
                     let port = slot.port;
-                    self.forward(port, count, now);
+                    let emitted = self.forward(port, count, now);
+                    if let Some(slot) = self.rx.nth_active(n) {
+                        slot.charge(emitted);
+                    }
                 }
                 Err(error) => {
                     let (port, attachment) = (slot.port, slot.attachment);
@@ -115,20 +121,33 @@ impl Worker {
         }
     }
 
-    fn forward(&mut self, ingress: PortId, count: usize, now: Instant) {
+    /// Decides on a batch and carries it out; how many frames left.
+    fn forward(&mut self, ingress: PortId, count: usize, now: Instant) -> u32 {
         let snapshot = self.snapshot.load();
         let verdicts = &mut self.verdicts[..count];
         verdicts.fill(Verdict::Pending);
         let mut batch = Batch { ingress, frames: self.batch.as_mut_slice(), verdicts };
         self.pipeline.process(snapshot, now, &mut batch);
-        self.dispatch.run(snapshot, ingress, &mut self.batch, &self.verdicts[..count]);
+        self.dispatch.run(snapshot, ingress, &mut self.batch, &self.verdicts[..count])
     }
 
     /// Tells control, and lets the port's queues rest: they are dropped when control detaches the port.
     fn lose(&mut self, port: PortId, attachment: u64, error: vswitch_io::PortError) {
         // The channel holds more events than there are ports, and each port is lost once.
         let _ = self.events.try_send(Event::PortLost { port, attachment, error });
+        self.count_missed(|slot| slot.port == port);
         drop(self.rx.remove(port));
+    }
+
+    /// Counts what the kernel has dropped at these queues since the last time.
+    fn count_missed(&mut self, is_meant: impl Fn(&Slot) -> bool) {
+        let snapshot = self.snapshot.load();
+        for slot in self.rx.all().filter(|slot| is_meant(slot)) {
+            let missed = slot.newly_missed();
+            if let Some(counters) = snapshot.port(slot.port).and_then(|p| p.counters.get(self.index)) {
+                counters.rx_missed.add(missed);
+            }
+        }
     }
 
     fn chores(&mut self, now: Instant) {
@@ -140,17 +159,11 @@ impl Worker {
         // A queue that rests without frames to receive into would rest for ever, and one whose device is gone
         // would not tell.
         self.rx.unpark(now);
-        let snapshot = self.snapshot.load();
-        for slot in self.rx.all() {
-            let missed = slot.newly_missed();
-            if let Some(counters) = snapshot.port(slot.port).and_then(|p| p.counters.get(self.index)) {
-                counters.rx_missed.add(missed);
-            }
-        }
+        self.count_missed(|_| true);
     }
 
     /// Carries out the commands that wait; false when told to stop.
-    fn obey(&mut self) -> bool {
+    pub(super) fn obey(&mut self) -> bool {
         let _ = self.line.wake.read(); // clears it; nothing to clear is no harm
         while let Ok(command) = self.line.inbox.try_recv() {
             // From here on this worker uses a snapshot at least as new as the command.
@@ -165,6 +178,7 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Detach { port, done } => {
+                    self.count_missed(|slot| slot.port == port);
                     let rx = self.rx.remove(port);
                     let tx = self.dispatch.remove(port);
                     let _ = done.send(tx.map(|tx| Queues { rx, tx }));

@@ -12,7 +12,7 @@ use crate::table::Table;
 
 pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result<String, Failure> {
     match command {
-        Network::Add { name, vlan, tenant, max_macs, ageing } => {
+        Network::Add { name, vlan, vni: None, tenant, max_macs, ageing } => {
             let default = topology::Network::new(name);
             let network = topology::Network {
                 vlan,

@@ -168,6 +168,7 @@ fn show(port: &PortState) -> String {
         ("storm limits", storm.join(", ")),
         ("rx", format!("{} packets, {} bytes", c.rx_packets, c.rx_bytes)),
         ("tx", format!("{} packets, {} bytes", c.tx_packets, c.tx_bytes)),
+        ("tx stalls", c.tx_stalls.to_string()),
         ("flooded", c.flooded.to_string()),
         ("not learnt", c.learn_refused.to_string()),
         ("missed", c.missed.to_string()),

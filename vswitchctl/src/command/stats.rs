@@ -44,8 +44,18 @@ fn text(stats: &Stats) -> String {
 }
 
 fn ports(stats: &Stats) -> String {
-    let mut table =
-        Table::new(["PORT", "RX", "RX-BYTES", "TX", "TX-BYTES", "FLOODED", "MISSED", "DROPPED", "BY REASON"]);
+    let mut table = Table::new([
+        "PORT",
+        "RX",
+        "RX-BYTES",
+        "TX",
+        "TX-BYTES",
+        "TX-STALLS",
+        "FLOODED",
+        "MISSED",
+        "DROPPED",
+        "BY REASON",
+    ]);
     for port in &stats.ports {
         let c = &port.counters;
         let reasons: Vec<_> = c.drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
@@ -55,6 +65,7 @@ fn ports(stats: &Stats) -> String {
             c.rx_bytes.to_string(),
             c.tx_packets.to_string(),
             c.tx_bytes.to_string(),
+            c.tx_stalls.to_string(),
             c.flooded.to_string(),
             c.missed.to_string(),
             c.dropped.to_string(),

@@ -9,8 +9,8 @@ use std::{io, process, thread};
 use vswitch_api::{Topology, topology};
 use vswitch_netns::{Namespace, Process, Veth, adopt_orphans, leave_terminal, reap_orphans, veth};
 
+use super::READY;
 use super::registry::{self, Endpoint, Lab, LabHost, Request};
-use super::{READY, read_topology};
 use crate::failure::Failure;
 
 /// The host's end of its veth.
@@ -20,7 +20,7 @@ const FAR: &str = "eth0";
 pub(crate) fn run(file: &Path) -> Result<(), Failure> {
     leave_terminal()?;
     adopt_orphans()?;
-    let topology = read_topology(file)?;
+    let topology = topology::read(file)?;
     // The switch's namespace must be able to go while the lab is up.
     let switch = Namespace::leave()?;
     let switch_netns = switch.inode()?;

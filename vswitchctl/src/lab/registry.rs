@@ -89,7 +89,10 @@ pub(crate) fn labs() -> Result<Vec<Lab>, Failure> {
         }
         match describe(&path) {
             Ok(lab) => labs.push(lab),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => remove(&path)?,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                remove(&path)?;
+                remove_folder();
+            }
             // It went down between listing and asking, or has stopped to answer.
             Err(error) if IS_GONE.contains(&error.kind()) => {}
             Err(error) => return Err(refused("ask the lab at", &path, &error)),
@@ -129,17 +132,23 @@ impl Endpoint {
     /// Makes this process known as the holder of a lab.
     pub(crate) fn new() -> Result<Self, Failure> {
         let folder = Path::new(FOLDER);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(folder)
-            .map_err(|error| refused("create", folder, &error))?;
         let path = socket_of(std::process::id());
         // Shown under its name only when it listens: one that refuses is taken for a dead one. What is
         // there already has been left by a killed holder with our process id.
         let unseen = folder.join(format!(".{}", std::process::id()));
-        remove(&unseen)?;
-        let listener = UnixListener::bind(&unseen).map_err(|error| refused("listen on", &unseen, &error))?;
+        let listener = loop {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(folder)
+                .map_err(|error| refused("create", folder, &error))?;
+            remove(&unseen)?;
+            match UnixListener::bind(&unseen) {
+                // The last lab has ended just now, and has taken the folder along.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                bound => break bound.map_err(|error| refused("listen on", &unseen, &error))?,
+            }
+        };
         fs::rename(&unseen, &path).map_err(|error| refused("create", &path, &error))?;
         Ok(Self { listener, path })
     }
@@ -155,6 +164,7 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         // What is left is removed by the next command that meets it.
         let _ = fs::remove_file(&self.path);
+        remove_folder();
     }
 }
 
@@ -196,6 +206,12 @@ fn remove(path: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(refused("remove", path, &error)),
         _ => Ok(()),
     }
+}
+
+/// The last lab takes the folder along.
+fn remove_folder() {
+    // Fails while there is another lab.
+    let _ = fs::remove_dir(FOLDER);
 }
 
 fn refused(what: &str, path: &Path, error: &io::Error) -> Failure {

@@ -175,6 +175,7 @@ fn misuse_is_one_useful_line_and_exit_code_2() {
         ("port add web1 --storm broadcast=5", "1000pps"),
         ("port add web1 --storm all=5pps", "broadcast, multicast or unknown"),
         ("network add red --ageing 300", "a whole number and a unit"),
+        ("network add red --vni 10010", "VXLAN is not supported by this version yet; leave --vni out"),
         ("network list now", "unexpected argument"),
         ("fdb add red 02:00 --port web1", "02:00:00:00:00:11"),
         ("fdb add red 02:00:00:00:00:11", "--port"),

@@ -145,6 +145,7 @@ fn web1_counters() -> PortCounters {
         rx_bytes: 64_000,
         tx_packets: 12,
         tx_bytes: 1_200,
+        tx_stalls: 2,
         flooded: 4,
         learn_refused: 0,
         missed: 1,

@@ -1,14 +1,16 @@
 //! Topology files: text to value with the place of every mistake, and back.
 
-use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::check;
 use super::keys::{self, Table, kebab};
-use super::{Topology, check};
+use super::{PROBLEMS_MAX, Topology};
 use crate::response::Problem;
 
 /// A mistake and its place, shown as `lab.toml:12:3: port[2].access: what; mend`.
@@ -30,16 +32,47 @@ impl fmt::Display for FileProblem {
     }
 }
 
-/// Reads and checks a topology file. `file` is its name in messages.
+/// Why a file gives no topology. Shown as one line for each mistake.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error("{}: {source}; name a topology file that can be read", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What reading it gave.
+        source: io::Error,
+    },
+    /// It has mistakes; there is one at least.
+    #[error("{}", lines(.0))]
+    Mistakes(Vec<FileProblem>),
+}
+
+fn lines(problems: &[FileProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads and checks the topology in `file`.
 ///
 /// # Errors
-/// Every mistake that was found, in the order of the file. Mistakes of syntax hide all others, a value of a
-/// wrong type hides those of meaning.
+/// See [`ReadError`].
+pub fn read(file: &Path) -> Result<Topology, ReadError> {
+    let unreadable = |source| ReadError::Unreadable { file: file.to_owned(), source };
+    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    load(&text, &file.display().to_string()).map_err(ReadError::Mistakes)
+}
+
+/// Reads and checks the text of a topology file. `file` is its name in messages.
+///
+/// # Errors
+/// The mistakes that were found, in the order of the file: at most [`PROBLEMS_MAX`], and one more that counts the
+/// others. Mistakes of syntax hide all others, a value of a wrong type hides those of meaning.
 pub fn load(text: &str, file: &str) -> Result<Topology, Vec<FileProblem>> {
     let source = Source { text, file };
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(errors.iter().map(|e| source.syntax_error(e)).collect());
+        let listed = errors.iter().take(PROBLEMS_MAX).map(|e| source.syntax_error(e)).collect();
+        return Err(with_count(listed, errors.len().saturating_sub(PROBLEMS_MAX)));
     }
 
     let mut bad_keys = Vec::new();
@@ -51,10 +84,13 @@ pub fn load(text: &str, file: &str) -> Result<Topology, Vec<FileProblem>> {
         .collect();
 
     let deserializer = toml::Deserializer::from(Spanned::new(span, table));
+    let mut more = 0;
     match Topology::deserialize(deserializer) {
         Ok(topology) => {
-            let of_meaning = check(&topology).into_iter();
-            problems.extend(of_meaning.map(|p| (offset_of(document.get_ref(), &p.path).unwrap_or(0), p)));
+            let of_meaning = check::find(&topology);
+            let located = |p: Problem| (offset_of(document.get_ref(), &p.path).unwrap_or(0), p);
+            problems.extend(of_meaning.listed.into_iter().map(located));
+            more = of_meaning.more;
             if problems.is_empty() {
                 return Ok(topology);
             }
@@ -62,7 +98,17 @@ pub fn load(text: &str, file: &str) -> Result<Topology, Vec<FileProblem>> {
         Err(error) => problems.push(type_error(&document, &error)),
     }
     problems.sort_by_key(|(offset, _)| *offset);
-    Err(problems.into_iter().map(|(offset, problem)| source.at(offset, problem)).collect())
+    more += problems.len().saturating_sub(PROBLEMS_MAX);
+    problems.truncate(PROBLEMS_MAX);
+    Err(with_count(problems.into_iter().map(|(offset, p)| source.at(offset, p)).collect(), more))
+}
+
+/// The mistakes, and at the place of the last of them how many there are more.
+fn with_count(mut listed: Vec<FileProblem>, more: usize) -> Vec<FileProblem> {
+    let place = listed.last().cloned();
+    listed
+        .extend(place.zip(Problem::that_counts(more)).map(|(last, problem)| FileProblem { problem, ..last }));
+    listed
 }
 
 /// The most characters of a line that a message shows.

@@ -4,7 +4,7 @@
 //! port. Every command edits such a value, every file is one, and `dump` writes one.
 //!
 //! Parse ([`load`]) -> [`check`] -> compile (the daemon's) -> [`diff`] -> apply (the daemon's). Everything
-//! here is pure. Field names are snake_case in JSON and kebab-case in TOML.
+//! here is pure, but for [`read`], which loads a file. Field names are snake_case in JSON and kebab-case in TOML.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -24,13 +24,23 @@ mod trunk;
 
 pub use check::check;
 pub use diff::{Action, Entry, actions, diff};
-pub use file::{FileProblem, load, to_toml};
+pub use file::{FileProblem, ReadError, load, read, to_toml};
 pub use trunk::TrunkEntry;
 
 /// The most ports of one switch.
 pub const PORTS_MAX: usize = 4096;
 /// The most networks of one switch.
 pub const NETWORKS_MAX: usize = 16_384;
+/// The most networks of one trunk: there are no more VLAN IDs (IEEE 802.1Q-2022 table 9-2).
+pub const TRUNK_MAX: usize = 4094;
+/// The most networks of all trunks together: as many as 256 trunks with every VLAN have. A snapshot holds each.
+pub const TRUNK_ENTRIES_MAX: usize = 1 << 20;
+/// The most static FDB entries: a sixteenth of the FDB, so that they cannot keep others from being learnt.
+pub const STATIC_ENTRIES_MAX: usize = 65_536;
+/// The most CPUs, and so workers, of one switch.
+pub const CPUS_MAX: usize = 256;
+/// The most mistakes that a check tells one by one; the others are counted.
+pub const PROBLEMS_MAX: usize = 100;
 /// The range of an MTU in bytes: from the least of IPv4 (RFC 791) to the most of a netdev.
 pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 /// The range of an ageing time; the upper end is that of IEEE 802.1Q-2022 table 8-11.
@@ -176,6 +186,10 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 68, maximum = 65535)]
     pub mtu: Option<u32>,
+    /// Attach the netdev even though this host's default route or your session goes through it. Without it such a
+    /// netdev is refused, and the port waits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 impl Port {
@@ -191,14 +205,16 @@ impl Port {
         self.netdev.as_deref().unwrap_or(&self.name)
     }
 
+    /// The networks whose frames pass by this port; one that is native and of the trunk comes twice.
+    pub fn networks(&self) -> impl Iterator<Item = &str> {
+        let untagged = self.access.iter().chain(&self.native);
+        untagged.chain(self.trunk.iter().map(|e| &e.network)).map(String::as_str)
+    }
+
     /// Frames of `network` pass by this port.
     #[must_use]
     pub fn carries(&self, network: &str) -> bool {
-        self.access
-            .iter()
-            .chain(&self.native)
-            .chain(self.trunk.iter().map(|e| &e.network))
-            .any(|n| n == network)
+        self.networks().any(|n| n == network)
     }
 }
 

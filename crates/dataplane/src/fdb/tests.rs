@@ -316,3 +316,24 @@ fn a_million_addresses_are_learnt_and_found() {
     assert_eq!(age(&state, 301), 1_000_000);
     assert_exact(state.fdb());
 }
+
+#[test]
+fn one_walk_takes_out_what_is_named_and_the_counts_follow() {
+    let state = lab(100, 100);
+    let fdb = state.fdb();
+    for n in 0..4 {
+        learn(&state, RED, n, A, 0);
+        learn(&state, BLUE, n, C, 0);
+    }
+    learn(&state, RED, 9, B, 0);
+    fdb.add_static(RED, mac(10), A, T0).unwrap();
+    assert_eq!((fdb.learnt_at(A), fdb.learnt_at(B), fdb.learnt_in(RED), fdb.learnt_in(BLUE)), (4, 1, 5, 4));
+
+    let is_stale = |network, port, is_static: bool| network == BLUE || (port == A && !is_static);
+    assert_eq!(fdb.flush_where(is_stale), 8);
+    assert_eq!((fdb.learnt_at(A), fdb.learnt_at(B), fdb.learnt_in(RED), fdb.learnt_in(BLUE)), (0, 1, 1, 0));
+    assert_eq!((fdb.lookup(RED, mac(9)), fdb.lookup(RED, mac(10))), (Some(B), Some(A)));
+    assert_eq!(fdb.flush_where(|_, _, _| true), 2);
+    assert!(fdb.is_empty());
+    assert_exact(fdb);
+}

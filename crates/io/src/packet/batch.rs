@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 
 use vswitch_wire::{FrameBuf, ethernet};
 
@@ -141,8 +142,9 @@ pub(super) struct Netns {
 
 impl Netns {
     /// That of the calling thread.
-    pub(super) fn current() -> io::Result<Self> {
-        let file = std::fs::metadata("/proc/thread-self/ns/net")?;
+    fn current() -> Result<Self, BatchError> {
+        let file = std::fs::metadata("/proc/thread-self/ns/net");
+        let file = file.map_err(BatchError::at("name the network namespace"))?;
         Ok(Self { device: file.dev(), inode: file.ino() })
     }
 }
@@ -160,7 +162,7 @@ pub(super) struct Batch {
 impl Batch {
     /// A batch for the calling thread, which stays in its network namespace.
     pub(super) fn open() -> Result<Self, BatchError> {
-        let netns = Netns::current().map_err(BatchError::at("name the network namespace"))?;
+        let netns = Netns::current()?;
         let map = bpf::array(SLOT as u32, SLOTS as u32).map_err(BatchError::at("make an array"))?;
         let program = bpf::load(&bpf::Program {
             kind: bpf::PROG_TYPE_SCHED_CLS,
@@ -183,10 +185,6 @@ impl Batch {
         // All slots are empty yet, so this sends nothing.
         batch.run(SHORTEST, [0; 2]).map_err(BatchError::at("run a program"))?;
         Ok(batch)
-    }
-
-    pub(super) const fn netns(&self) -> Netns {
-        self.netns
     }
 
     fn slots(&mut self) -> &mut [Slot; SLOTS] {
@@ -257,6 +255,17 @@ impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch").field("netns", &self.netns).finish_non_exhaustive()
     }
+}
+
+/// The calling thread's network namespace, if threads can send batches there. Workers make batches of their own; one
+/// that is made here shows that they can, once for all ports: what it shows is the kernel and the process's rights.
+pub(super) fn probe() -> Result<Netns, BatchError> {
+    static SHOWN: OnceLock<()> = OnceLock::new();
+    if SHOWN.get().is_none() {
+        Batch::open()?;
+        SHOWN.get_or_init(|| ());
+    }
+    Netns::current()
 }
 
 /// Runs `f` with the calling thread's batch, which is made by the first call; `None` where there is none, or the

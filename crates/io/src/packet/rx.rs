@@ -12,8 +12,9 @@ use super::socket::{Socket, VNET};
 use crate::pool::LARGE_CAPACITY;
 use crate::{Frame, FrameClass, FrameVec, PoolCache, PortError, RxQueue};
 
-/// Slots of the ring: 2 ms at 0.5 Mpps.
-const SLOTS: usize = 1024;
+/// Slots of the ring, 1 MiB of memory that the kernel cannot swap, at every port: 1 ms at 0.5 Mpps, twenty times as
+/// long as a worker takes to wake.
+const SLOTS: usize = 512;
 /// Bytes of large frames that may wait on the socket.
 const WAITING: libc::c_int = 8 << 20;
 /// How many slots ahead of the one that is read are asked for.
@@ -74,7 +75,7 @@ impl Rx {
         let Some(mut frame) = pool.acquire(FrameClass::Large) else { return Received::NoFrame };
         frame.set_len(LARGE_CAPACITY);
         let mut header = [0; VNET];
-        let mut control = Control([0; _]);
+        let mut control = Control([0; CONTROL]);
         let mut parts = [
             libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: VNET },
             libc::iovec { iov_base: frame.bytes_mut().as_mut_ptr().cast(), iov_len: LARGE_CAPACITY },
@@ -153,9 +154,12 @@ fn tag(status: u32, tci: u16, tpid: u16) -> Option<Tag> {
     (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(Tag { tpid, tci })
 }
 
-/// Room for one control message with a `tpacket_auxdata`, aligned as `cmsghdr` asks.
+/// Bytes that a control message with a `tpacket_auxdata` needs at most.
+const CONTROL: usize = 64;
+
+/// Room for one, aligned as `cmsghdr` asks.
 #[repr(align(8))]
-struct Control([u8; 64]);
+struct Control([u8; CONTROL]);
 
 /// The tag of a received message.
 fn auxiliary_tag(message: &libc::msghdr) -> Option<Tag> {

@@ -146,6 +146,7 @@ impl TxQueue for Tx {
         for frame in frames.drain() {
             pool.release(frame);
         }
+        report.stalls = u32::from(report.full > 0);
         report
     }
 

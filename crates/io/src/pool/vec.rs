@@ -52,6 +52,14 @@ impl FrameVec {
         &mut self.frames
     }
 
+    /// Moves the frames from `at` on to the end of `rest`, in order; what it has no room for stays.
+    pub fn move_tail(&mut self, at: usize, rest: &mut Self) {
+        let end = self.frames.len().min(at.saturating_add(rest.room()));
+        if at < end {
+            rest.frames.extend(self.frames.drain(at..end));
+        }
+    }
+
     /// Takes all frames out, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Frame> + '_ {
         self.frames.drain(..)

@@ -31,11 +31,10 @@ mod rx;
 mod socket;
 mod tx;
 mod umem;
-mod xskmap;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vswitch_wire::Caps;
 
@@ -124,6 +123,9 @@ fn open_in(
     pool: &'static Pool,
     options: Options,
 ) -> Result<Opened, OpenError> {
+    // One at a time: each looks at what the others left of the pool.
+    static OPENING: Mutex<()> = Mutex::new(());
+    let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
     let device = Device::find(netdev).map_err(lost(netdev, "look the device up"))?;
     let options = Options { ring: affordable_ring(netdev, device.queues.rx, options.ring, pool)? };
     let port = Port { netdev, device: &device, pool, options };
@@ -140,10 +142,10 @@ fn open_in(
             );
         }
     };
-    let map = xskmap::create(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
+    let map = bpf::socket_map(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
     let bound = port.bind_queues()?;
     for (queue, (socket, _)) in (0..).zip(&bound.sockets) {
-        xskmap::set(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
+        bpf::set_socket(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
     }
     let (link, mode, refusal) = port.attach(modes, &map)?;
 
@@ -155,16 +157,19 @@ fn open_in(
     Ok(Opened { rx, tx, facts, guard: Box::new(guard) })
 }
 
-/// Entries of a ring that the pool can fill for every queue and keep half of what it has for others: as many as
-/// asked for, or less. A queue without frames to receive into would be deaf.
+/// Entries of a ring that the pool can fill for every queue: as many as asked for, or less. A queue without frames
+/// to receive into would be deaf. All AF_XDP ports together get half of the pool, and each at most half of what is
+/// left of that, so that it serves many; the other half is for copies and other kinds of ports.
 fn affordable_ring(netdev: &str, queues: u32, wanted: u32, pool: &Pool) -> Result<u32, OpenError> {
-    let room = pool.free(FrameClass::Wire) / 2;
+    let kept = pool.total(FrameClass::Wire) / 2;
+    let room = pool.free(FrameClass::Wire).saturating_sub(kept) / 2;
     let mut ring = wanted;
     while ring as usize * queues as usize > room {
         ring /= 2;
         if ring < RING_MIN {
             return Err(OpenError::Refused(format!(
-                "`{netdev}` has {queues} receive queues, and the frame pool has no room for so many:                  lower them (`ethtool -L {netdev} combined N`), or use the kind `packet`"
+                "the frame pool has no room for the {queues} receive queue(s) of `{netdev}`: use the kind \
+                 `packet`, or lower the queues of AF_XDP ports (`ethtool -L DEV combined N`)"
             )));
         }
     }

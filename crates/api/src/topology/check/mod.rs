@@ -1,11 +1,17 @@
 //! What a topology must hold beyond its types. Every mistake is found at once, each with its path and its mend.
+//!
+//! The work is bounded by the limits of the lists, and what is told by [`PROBLEMS_MAX`]: what comes from outside may
+//! be of any size.
 
 mod port;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-use super::{AGEING_RANGE, Host, Kind, NETWORKS_MAX, Network, Port, StaticEntry, Switch, Topology};
+use super::{
+    AGEING_RANGE, CPUS_MAX, Host, Kind, NETWORKS_MAX, Network, PORTS_MAX, PROBLEMS_MAX, Port,
+    STATIC_ENTRIES_MAX, StaticEntry, Switch, Topology,
+};
 use crate::response::Problem;
 use crate::value::duration;
 
@@ -14,27 +20,42 @@ const NAME_MAX: usize = 32;
 /// Names that a message lists at most.
 const NAMES_LISTED: usize = 8;
 
-/// Every mistake in `topology`; none when it can be compiled.
+/// The mistakes in `topology`, the first [`PROBLEMS_MAX`] of them, and one more that counts the others; none when it
+/// can be compiled.
 #[must_use]
 pub fn check(topology: &Topology) -> Vec<Problem> {
+    let Found { mut listed, more } = find(topology);
+    listed.extend(Problem::that_counts(more));
+    listed
+}
+
+/// Mistakes: the first of them, and how many there are more.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) listed: Vec<Problem>,
+    pub(super) more: usize,
+}
+
+/// What [`check`] finds.
+pub(super) fn find(topology: &Topology) -> Found {
     let mut checker = Checker {
         // Of two with one name the first counts, so they are put in from behind.
         networks: topology.network.iter().rev().map(|n| (n.name.as_str(), n)).collect(),
         ports: topology.port.iter().rev().map(|p| (p.name.as_str(), p)).collect(),
-        problems: Vec::new(),
+        found: Found::default(),
     };
     checker.check_switch(&topology.switch);
     checker.check_networks(&topology.network);
     checker.check_ports(&topology.port);
-    checker.check_static_entries(&topology.fdb);
+    checker.check_static_entries(&topology.fdb, &topology.port);
     checker.check_hosts(&topology.host);
-    checker.problems
+    checker.found
 }
 
 struct Checker<'a> {
     networks: BTreeMap<&'a str, &'a Network>,
     ports: BTreeMap<&'a str, &'a Port>,
-    problems: Vec<Problem>,
+    found: Found,
 }
 
 /// Finds what occurs twice: the path of each key's first occurrence.
@@ -57,7 +78,11 @@ impl<K: Ord> FirstSeen<K> {
 
 impl Checker<'_> {
     fn report(&mut self, path: impl Into<String>, what: impl Into<String>, mend: impl Into<String>) {
-        self.problems.push(Problem { path: path.into(), what: what.into(), mend: mend.into() });
+        if self.found.listed.len() == PROBLEMS_MAX {
+            self.found.more += 1;
+            return;
+        }
+        self.found.listed.push(Problem { path: path.into(), what: what.into(), mend: mend.into() });
     }
 
     /// Any name but that of a netdev. Nothing in it needs quoting in a shell, a path or a Prometheus label.
@@ -89,14 +114,13 @@ impl Checker<'_> {
         first.is_none()
     }
 
-    fn check_count(&mut self, item: &str, count: usize, max: usize) {
-        if count > max {
-            self.report(
-                format!("{item}[{max}]"),
-                format!("{count} {item}s are too many"),
-                format!("use at most {max}"),
-            );
+    /// The entries of the list at `path` that are within its limit, which alone are looked at.
+    fn within<'l, T>(&mut self, path: &str, items: &str, list: &'l [T], max: usize) -> &'l [T] {
+        if list.len() > max {
+            let what = format!("{} {items} are too many", list.len());
+            self.report(format!("{path}[{max}]"), what, format!("use at most {max}"));
         }
+        list.get(..max).unwrap_or(list)
     }
 
     fn check_max_macs(&mut self, path: &str, max_macs: u32) {
@@ -128,7 +152,7 @@ impl Checker<'_> {
     fn check_switch(&mut self, switch: &Switch) {
         self.check_name("switch.name", &switch.name);
         let mut seen = FirstSeen::new();
-        for (i, cpu) in switch.cpus.iter().enumerate() {
+        for (i, cpu) in self.within("switch.cpus", "CPUs", &switch.cpus, CPUS_MAX).iter().enumerate() {
             let path = format!("switch.cpus[{i}]");
             if seen.insert(cpu, &path).is_some() {
                 self.report(
@@ -141,7 +165,7 @@ impl Checker<'_> {
     }
 
     fn check_networks(&mut self, networks: &[Network]) {
-        self.check_count("network", networks.len(), NETWORKS_MAX);
+        let networks = self.within("network", "networks", networks, NETWORKS_MAX);
         let (mut names, mut vlans) = (FirstSeen::new(), FirstSeen::new());
         for (i, network) in networks.iter().enumerate() {
             let path = format!("network[{i}]");
@@ -171,14 +195,16 @@ impl Checker<'_> {
         }
     }
 
-    fn check_static_entries(&mut self, entries: &[StaticEntry]) {
+    fn check_static_entries(&mut self, entries: &[StaticEntry], ports: &[Port]) {
+        let entries = self.within("fdb", "fdb entries", entries, STATIC_ENTRIES_MAX);
+        let members = memberships_of(ports, entries);
         let mut seen = FirstSeen::new();
         for (i, entry) in entries.iter().enumerate() {
             let path = format!("fdb[{i}]");
             self.check_network(format!("{path}.network"), &entry.network);
-            let is_member =
-                self.check_port(format!("{path}.port"), &entry.port).map(|p| p.carries(&entry.network));
-            if is_member == Some(false) && self.networks.contains_key(entry.network.as_str()) {
+            let has_port = self.check_port(format!("{path}.port"), &entry.port).is_some();
+            let is_member = members.contains(&(entry.port.as_str(), entry.network.as_str()));
+            if has_port && !is_member && self.networks.contains_key(entry.network.as_str()) {
                 let what = format!("port {:?} does not carry network {:?}", entry.port, entry.network);
                 self.report(
                     format!("{path}.port"),
@@ -204,6 +230,8 @@ impl Checker<'_> {
     }
 
     fn check_hosts(&mut self, hosts: &[Host]) {
+        // A host has a port of its own.
+        let hosts = self.within("host", "hosts", hosts, PORTS_MAX);
         let (mut names, mut ports) = (FirstSeen::new(), FirstSeen::new());
         for (i, host) in hosts.iter().enumerate() {
             let path = format!("host[{i}]");
@@ -219,6 +247,13 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// The networks that each port carries, of the ports that `entries` name.
+fn memberships_of<'t>(ports: &'t [Port], entries: &[StaticEntry]) -> BTreeSet<(&'t str, &'t str)> {
+    let named: BTreeSet<&str> = entries.iter().map(|e| e.port.as_str()).collect();
+    let named = ports.iter().filter(|p| named.contains(p.name.as_str()));
+    named.flat_map(|p| p.networks().map(|network| (p.name.as_str(), network))).collect()
 }
 
 /// `, or use one of red, green`; nothing where there is none.

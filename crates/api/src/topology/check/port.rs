@@ -1,14 +1,15 @@
 //! What each `[[port]]` must hold.
 
 use super::{Checker, FirstSeen};
-use crate::topology::{MTU_RANGE, PORTS_MAX, Port};
+use crate::topology::{MTU_RANGE, PORTS_MAX, Port, TRUNK_ENTRIES_MAX, TRUNK_MAX};
 
 /// The longest name of a netdev: the kernel's IFNAMSIZ less its NUL.
 const NETDEV_MAX: usize = 15;
 
 impl Checker<'_> {
     pub(super) fn check_ports(&mut self, ports: &[Port]) {
-        self.check_count("port", ports.len(), PORTS_MAX);
+        let ports = self.within("port", "ports", ports, PORTS_MAX);
+        self.check_trunks(ports);
         let (mut names, mut netdevs) = (FirstSeen::new(), FirstSeen::new());
         for (i, port) in ports.iter().enumerate() {
             let path = format!("port[{i}]");
@@ -21,7 +22,6 @@ impl Checker<'_> {
             }
             self.check_netdev(&path, port);
             self.check_attachment(&path, port);
-            self.check_trunk(&path, port);
             self.check_limits(&path, port);
         }
     }
@@ -64,10 +64,26 @@ impl Checker<'_> {
         }
     }
 
+    /// Every trunk, up to the one that is too much.
+    fn check_trunks(&mut self, ports: &[Port]) {
+        let mut sum = 0;
+        for (i, port) in ports.iter().enumerate() {
+            sum += port.trunk.len();
+            if sum > TRUNK_ENTRIES_MAX {
+                let all: usize = ports.iter().map(|p| p.trunk.len()).sum();
+                let what = format!("{all} networks of all trunks are too many");
+                let mend = format!("use at most {TRUNK_ENTRIES_MAX}");
+                return self.report(format!("port[{i}].trunk"), what, mend);
+            }
+            self.check_trunk(&format!("port[{i}].trunk"), port);
+        }
+    }
+
     fn check_trunk(&mut self, path: &str, port: &Port) {
         let (mut networks, mut vlans) = (FirstSeen::new(), FirstSeen::new());
-        for (i, entry) in port.trunk.iter().enumerate() {
-            let at = format!("{path}.trunk[{i}]");
+        let entries = self.within(path, "networks of a trunk", &port.trunk, TRUNK_MAX);
+        for (i, entry) in entries.iter().enumerate() {
+            let at = format!("{path}[{i}]");
             self.check_network(&at, &entry.network);
             if let Some(first) = networks.insert(&entry.network, &at) {
                 let what = format!("network {:?} is given by {first} already", entry.network);

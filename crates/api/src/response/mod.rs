@@ -1,0 +1,17 @@
+//! What the switch answers.
+
+mod changes;
+mod error;
+mod network;
+mod port;
+mod stats;
+mod status;
+mod trace;
+
+pub use changes::{Change, Changes, FieldChange, Item, Op};
+pub use error::{ErrorBody, ErrorCode, Problem};
+pub use network::{FdbEntry, Flushed, NetworkState};
+pub use port::{Drops, LinkState, Offloads, PortCounters, PortState};
+pub use stats::{Conservation, NetworkStats, PortStats, Stats, TenantStats, Traffic};
+pub use status::{FdbTotals, Health, PortTotals, Status, Worker};
+pub use trace::{Outcome, TraceResult, TraceStep};

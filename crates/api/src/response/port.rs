@@ -1,0 +1,113 @@
+//! Ports: what was asked for, what came of it, and what they counted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::topology::{Kind, Storm, TrunkEntry};
+
+/// State of a port's attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// Attached, and the netdev has a carrier.
+    Up,
+    /// Attached, without a carrier.
+    Down,
+    /// Not attached: the netdev is missing, or cannot be attached now.
+    Waiting,
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Waiting => "waiting",
+        })
+    }
+}
+
+/// A port: what was asked for, what came of it, and what it counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortState {
+    /// Its name.
+    pub name: String,
+    /// The kind in use; while it waits, the kind asked for.
+    pub kind: Kind,
+    /// The kind asked for.
+    pub configured_kind: Kind,
+    /// The network device.
+    pub netdev: String,
+    /// Its state.
+    pub state: LinkState,
+    /// Why it is not up, in words.
+    pub reason: Option<String>,
+    /// The driver's mode, as in `native, copy`; absent while it waits.
+    pub mode: Option<String>,
+    /// Why this kind and mode were chosen, in words; absent while it waits.
+    pub why: Option<String>,
+    /// Receive queues of the netdev that are served.
+    pub queues: u32,
+    /// Unfinished work of frames that it can carry.
+    pub offloads: Offloads,
+    /// The MTU enforced, in bytes; absent while it waits.
+    pub mtu: Option<u32>,
+    /// The largest MTU that kind and netdev can carry, in bytes; absent while it waits.
+    pub mtu_limit: Option<u32>,
+    /// The network of an access port.
+    pub access: Option<String>,
+    /// The networks of a trunk, each with its VLAN ID.
+    pub trunk: Vec<TrunkEntry>,
+    /// The network of untagged frames on a trunk.
+    pub native: Option<String>,
+    /// Frames between two isolated ports are dropped.
+    pub isolated: bool,
+    /// MACs in the FDB at this port.
+    pub macs: u64,
+    /// Most of them that may be learnt; absent: only the networks' limits apply.
+    pub max_macs: Option<u32>,
+    /// Limits of flooded traffic.
+    pub storm: Storm,
+    /// What it counted.
+    pub counters: PortCounters,
+}
+
+/// Unfinished work of frames, as words: `csum`, `tso4`, `tso6`, `uso`, and so on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Offloads {
+    /// Work that may be left to the netdev or the peer when a frame leaves.
+    pub tx: Vec<String>,
+    /// Work that may be left undone in frames that come in.
+    pub rx: Vec<String>,
+}
+
+/// Frames dropped, by reason; a reason without any is left out.
+pub type Drops = BTreeMap<String, u64>;
+
+/// What one port counted. Bytes are those of frames without FCS, tag included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortCounters {
+    /// Frames that came in.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames that left.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Times that the netdev or the guest took no more frames: it is slower than what comes for it.
+    pub tx_stalls: u64,
+    /// Frames that came in and were flooded.
+    pub flooded: u64,
+    /// Source MACs that were not learnt since a limit was reached.
+    pub learn_refused: u64,
+    /// Frames that the kernel dropped before the switch saw them. No part of the conservation.
+    pub missed: u64,
+    /// Frames dropped: the sum of `drops`.
+    pub dropped: u64,
+    /// Frames dropped by reason: of ingress where they came in, of egress where they should have left.
+    pub drops: Drops,
+}

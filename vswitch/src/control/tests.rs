@@ -1,0 +1,150 @@
+//! The control task as it is, with ports whose netdevs do not exist: nothing on this host is touched.
+
+use vswitch_api::response::{Changes, LinkState};
+use vswitch_api::topology::{Kind, Network, Port, StaticEntry};
+use vswitch_dataplane::fdb::Learn;
+use vswitch_dataplane::{NetId, PortId};
+use vswitch_io::PoolConfig;
+use vswitch_wire::Mac;
+
+use super::*;
+
+const FIXED: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const LEARNT: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+/// Runs `body` with a control task that has `lab()` applied.
+fn with_control(body: impl AsyncFnOnce(&mut Control)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let pool = Pool::new(PoolConfig { wire: 64, large: 8 }).unwrap();
+        let mut control = Control::start(&Switch::default(), pool).await.unwrap();
+        control.apply(lab(), Options::default()).await.unwrap();
+        body(&mut control).await;
+    });
+}
+
+/// Ports `a` and `b` on a trunk of `red` and `blue`, a static entry at `a`.
+fn lab() -> Topology {
+    let port = |name: &str| Port {
+        kind: Kind::Packet,
+        netdev: Some(format!("not-there-{name}")),
+        trunk: vec!["red:1".parse().unwrap(), "blue:2".parse().unwrap()],
+        native: Some("red".to_owned()),
+        ..Port::new(name)
+    };
+    Topology {
+        network: vec![Network::new("red"), Network::new("blue")],
+        port: vec![port("a"), port("b")],
+        fdb: vec![StaticEntry { network: "red".to_owned(), mac: FIXED, port: "a".to_owned() }],
+        ..Topology::default()
+    }
+}
+
+impl Control {
+    /// Learns an address, as a worker would.
+    fn learn(&self, network: &str, port: &str) {
+        let (network, port) = (self.net_ids.get(network).unwrap(), self.port_ids.get(port).unwrap());
+        let now = self.clock.now();
+        let learn = self.fdb.learn(&self.snapshot, NetId(network), LEARNT, PortId(port), now);
+        assert_eq!(learn, Learn::Added);
+    }
+
+    /// Network, port and address of every FDB entry.
+    fn known(&self) -> Vec<(String, String, Mac)> {
+        let all = self.fdb_views(&vswitch_api::request::FdbQuery::default()).unwrap();
+        all.into_iter().map(|e| (e.network, e.port, e.mac)).collect()
+    }
+
+    async fn change(&mut self, edit: impl FnOnce(&mut Topology)) -> Result<Changes, ErrorBody> {
+        let mut next = self.desired.clone();
+        edit(&mut next);
+        self.apply(next, Options::default()).await
+    }
+}
+
+fn entry(network: &str, port: &str, mac: Mac) -> (String, String, Mac) {
+    (network.to_owned(), port.to_owned(), mac)
+}
+
+#[test]
+fn what_is_refused_has_changed_nothing() {
+    with_control(async |control| {
+        let unknown = control.change(|t| t.port[0].access = Some("green".to_owned())).await.unwrap_err();
+        assert_eq!((unknown.code, unknown.problems.len()), (ErrorCode::Invalid, 2));
+        let fixed = control.change(|t| t.switch.cpus = vec![0]).await.unwrap_err();
+        assert_eq!(fixed.code, ErrorCode::Conflict);
+        assert_eq!(control.desired, lab());
+
+        let dry = Options { dry_run: true, ..Options::default() };
+        let changes = control.apply(Topology::default(), dry).await.unwrap();
+        assert_eq!(changes.changes.len(), 5, "two ports, two networks, one entry");
+        assert_eq!(control.desired, lab());
+        assert_eq!(control.known(), [entry("red", "a", FIXED)]);
+        assert_eq!(control.change(|_| ()).await.unwrap(), Changes::default());
+    });
+}
+
+#[test]
+fn ports_and_networks_are_listed_with_their_addresses() {
+    with_control(async |control| {
+        control.learn("red", "a");
+        control.learn("blue", "b");
+        let macs: Vec<_> = control.port_views().into_iter().map(|p| (p.name, p.macs, p.state)).collect();
+        let waits = LinkState::Waiting;
+        assert_eq!(macs, [("a".to_owned(), 2, waits), ("b".to_owned(), 1, waits)]);
+        let [red, blue] = control.network_views().try_into().unwrap();
+        assert_eq!((red.macs, blue.macs), (2, 1));
+        assert_eq!(
+            (red.ports, blue.ports),
+            (vec!["a".to_owned(), "b".to_owned()], vec!["a".to_owned(), "b".to_owned()])
+        );
+        let status = control.status();
+        assert!(
+            status.health.iter().any(|h| h.part == "port a" && h.text.contains("does not exist")),
+            "{status:?}"
+        );
+    });
+}
+
+#[test]
+fn addresses_go_with_what_they_belong_to_and_numbers_are_free_again() {
+    with_control(async |control| {
+        control.learn("red", "a");
+        control.learn("blue", "b");
+        control
+            .change(|t| {
+                t.port[1].trunk.pop();
+            })
+            .await
+            .unwrap();
+        assert_eq!(control.known(), [entry("red", "a", FIXED), entry("red", "a", LEARNT)], "b left blue");
+        let a = control.port_ids.get("a");
+        control
+            .change(|t| {
+                t.port.remove(0);
+                t.fdb.clear();
+            })
+            .await
+            .unwrap();
+        assert_eq!(control.known(), []);
+        control
+            .change(|t| t.port.push(Port { netdev: Some("not-there-c".to_owned()), ..Port::new("c") }))
+            .await
+            .unwrap();
+        assert_eq!(control.port_ids.get("c"), a, "the number is used again");
+        control.apply(Topology::default(), Options::default()).await.unwrap();
+        assert_eq!((control.net_ids.span(), control.port_ids.span(), control.ports.len()), (0, 0, 0));
+    });
+}
+
+#[test]
+fn a_static_entry_is_deleted_from_the_configuration_and_a_learnt_one_from_the_fdb() {
+    with_control(async |control| {
+        control.learn("red", "a");
+        let key = |mac| vswitch_api::request::FdbKey { network: "red".to_owned(), mac };
+        assert_eq!(control.del_fdb(&key(LEARNT)).await.unwrap(), Changes::default());
+        assert_eq!(control.del_fdb(&key(FIXED)).await.unwrap().changes.len(), 1);
+        assert_eq!(control.known(), []);
+        assert_eq!(control.del_fdb(&key(FIXED)).await.unwrap_err().code, ErrorCode::NotFound);
+    });
+}
