@@ -25,6 +25,9 @@ use super::vring::signal;
 /// How long a client waits before it asks for the socket again.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Messages that are obeyed before the thread looks for anything else.
+const MESSAGES: usize = 64;
+
 /// Where front ends come from.
 pub(super) enum Source {
     /// They connect to us, one at a time: the next waits until the one before it has left.
@@ -149,9 +152,10 @@ impl Control {
     }
 }
 
-/// Obeys the messages that have come.
+/// Obeys some of the messages that have come: a front end that sends and sends must not keep the port from being closed.
 fn obey(connection: &mut Connection, session: &mut Session) -> Result<(), Over> {
-    while let Some(message) = connection.receive()? {
+    for _ in 0..MESSAGES {
+        let Some(message) = connection.receive()? else { break };
         if let Some(reply) = session.on_message(message)? {
             connection.send(reply)?;
         }
