@@ -21,6 +21,7 @@ pub mod pcap;
 pub mod pool;
 pub mod port;
 pub mod tap;
+pub mod vhost_user;
 pub mod xdp;
 
 pub use pool::{Frame, FrameClass, FrameVec, Pool, PoolCache, PoolConfig};

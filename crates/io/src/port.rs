@@ -16,6 +16,8 @@ pub enum Kind {
     Tap,
     /// AF_PACKET with virtio-net headers on an existing netdev.
     Packet,
+    /// A guest's virtio-net rings in shared memory.
+    VhostUser,
     /// In memory, for tests.
     Loopback,
 }

@@ -363,6 +363,7 @@ fn kind_in_use(kind: vswitch_io::Kind) -> Kind {
     match kind {
         vswitch_io::Kind::Xdp => Kind::Xdp,
         vswitch_io::Kind::Tap => Kind::Tap,
-        vswitch_io::Kind::Packet | vswitch_io::Kind::Loopback => Kind::Packet,
+        // Nothing opens a vhost-user port yet.
+        vswitch_io::Kind::Packet | vswitch_io::Kind::VhostUser | vswitch_io::Kind::Loopback => Kind::Packet,
     }
 }
