@@ -10,7 +10,7 @@
 mod bpf;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
-mod hoststack;
+pub mod hoststack;
 #[cfg(any(test, feature = "testing"))]
 pub mod loopback;
 mod netdev;

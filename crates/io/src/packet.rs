@@ -16,12 +16,11 @@
 //! One receive queue, owned by one worker: the kernel steers all of the device's queues into it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use vswitch_wire::Caps;
 
+use crate::netdev;
 use crate::port::{Facts, Kind, OpenError, Opened, TxQueue};
-use crate::{hoststack, netdev};
 
 mod batch;
 mod ring;
@@ -44,8 +43,6 @@ const MTU_LIMIT: u32 = 65535;
 pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     let ifindex = netdev::index(name)?;
     let mtu = netdev::mtu(name).map_err(OpenError::at("read the MTU"))?;
-    // First, so that the host never answers a frame that the switch carries as well.
-    let filter = hoststack::keep_off(ifindex);
     let rx = Rx::open(ifindex).map_err(|e| lost(name, e, "open the receive ring"))?;
     if !rx.is_ethernet().map_err(OpenError::at("read the device's type"))? {
         return Err(OpenError::Refused(format!("`{name}` is no Ethernet device")));
@@ -59,7 +56,7 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
         tx: tx.into_iter().map(|q| Box::new(q) as Box<dyn TxQueue>).collect(),
         facts: Facts {
             kind: Kind::Packet,
-            mode: mode(&batches, &filter),
+            mode: mode(&batches),
             rx_queues: 1,
             caps: Caps::ALL,
             rx_caps: Caps::ALL,
@@ -68,20 +65,15 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
             vlan: Ok(()),
             why: "AF_PACKET keeps GSO frames whole and needs no XDP".to_owned(),
         },
-        guard: Box::new(filter.ok()),
+        guard: Box::new(()),
     })
 }
 
-fn mode(batches: &Result<Netns, BatchError>, filter: &io::Result<OwnedFd>) -> String {
-    let mut mode = "vnet headers".to_owned();
+fn mode(batches: &Result<Netns, BatchError>) -> String {
     match batches {
-        Ok(_) => mode += ", batched transmit",
-        Err(e) => mode += &format!("; small frames leave one by one, batches were refused: {e}"),
+        Ok(_) => "vnet headers, batched transmit".to_owned(),
+        Err(e) => format!("vnet headers; small frames leave one by one, batches were refused: {e}"),
     }
-    if let Err(e) = filter {
-        mode += &format!("; the host's own stack hears the frames too, tcx was refused: {e}");
-    }
-    mode
 }
 
 /// A device that was deleted while it was opened is one to wait for.
