@@ -11,6 +11,7 @@ mod device;
 pub mod edit;
 mod filters;
 mod follow;
+mod health;
 mod ids;
 mod record;
 mod report;
