@@ -15,6 +15,9 @@ use super::edit;
 use super::record::PortRecord;
 use super::{Control, by_name, compile, safety};
 
+/// What the kernel gives a new tap (`ETH_DATA_LEN`), in bytes.
+const USUAL_MTU: u32 = 1500;
+
 /// What a transaction may do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -295,11 +298,12 @@ impl Control {
     }
 
     /// A tap's netdev is the switch's, so it gets the MTU that the port is given. One that is in another namespace is
-    /// its owner's to change; the port keeps to its own MTU either way.
+    /// its owner's to change; the port keeps to its own MTU either way. Without an MTU of its own it has the usual one again.
     fn set_tap_mtus(&self, old: &Topology) {
         let before = by_name(&old.port);
         for port in self.desired.port.iter().filter(|p| p.kind == topology::Kind::Tap) {
-            let (Some(mtu), Some(attached)) = (port.mtu, self.device(&port.name)) else { continue };
+            let Some(attached) = self.device(&port.name) else { continue };
+            let mtu = port.mtu.unwrap_or(USUAL_MTU);
             let is_new = before.get(port.name.as_str()).is_some_and(|before| before.mtu != port.mtu);
             if is_new
                 && !attached.elsewhere

@@ -130,7 +130,7 @@ impl Opener {
     /// Opens the device of `port`, and checks that it can do what the port is to do.
     fn open_one(self, port: &Port, links: &Table, filters: &Filters) -> Result<Opened, NotOpened> {
         let opened = match port.kind {
-            Kind::Tap => tap::open(port.netdev(), self.workers, port.mtu),
+            Kind::Tap => tap::open(port.netdev(), self.workers),
             kind => {
                 let link = find(port.netdev(), links)?;
                 filters.hold(link.index);

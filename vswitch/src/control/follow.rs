@@ -2,7 +2,7 @@
 
 use vswitch_api::topology::{Kind, Port};
 use vswitch_dataplane::PortId;
-use vswitch_io::{Opened, RxQueue, TxQueue};
+use vswitch_io::{Opened, RxQueue, TxQueue, tap};
 
 use super::device::{self, Closing, Device, NotOpened, Outlook};
 use super::record::DeviceState;
@@ -24,6 +24,16 @@ enum Followed {
     Changed,
     /// The port's netdev is there no more.
     Gone,
+}
+
+/// The netdev of a tap is the switch's: it is up, and has the MTU that the port is given. Not before it is adopted, since
+/// one that existed before is to be as it was when the change is refused.
+fn set_up_tap(config: &Port) {
+    let netdev = config.netdev();
+    let mtu_set = config.mtu.map_or(Ok(()), |mtu| tap::set_mtu(netdev, mtu));
+    if let Err(error) = mtu_set.and_then(|()| tap::set_up(netdev)) {
+        tracing::warn!(port = config.name, %error, "cannot set the tap's MTU and link");
+    }
 }
 
 impl Control {
@@ -160,6 +170,9 @@ impl Control {
         self.attachments += 1;
         let attachment = self.attachments;
         tracing::info!(port = config.name, netdev = config.netdev(), kind = ?facts.kind, mode = facts.mode, "attached");
+        if config.kind == Kind::Tap {
+            set_up_tap(config);
+        }
         record.try_at_once();
         record.device = DeviceState::Attached(Device {
             index: link.map(|l| l.index),
