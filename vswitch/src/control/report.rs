@@ -235,6 +235,7 @@ impl Control {
                 rx: offload_words(d.facts.rx_caps),
             }),
             mtu: device.map(input),
+            configured_mtu: config.mtu,
             mtu_limit: device.map(|d| d.facts.mtu_limit),
             access: config.access.clone(),
             trunk: config.trunk.clone(),
