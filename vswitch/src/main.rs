@@ -131,7 +131,6 @@ fn raise_descriptor_limit() {
 }
 
 fn run(args: &Args, topology: Topology) -> Result<(), String> {
-    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -149,6 +148,7 @@ async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
     // Before anything else: a signal that nobody waits for would end the daemon.
     let hangup = signal(SignalKind::hangup()).map_err(|e| format!("signals: {e}"))?;
     let socket = Socket::bind(&args.socket).map_err(|e| format!("{}: {e}", args.socket.display()))?;
+    raise_descriptor_limit();
     let pool = Pool::new(FRAMES).map_err(|e| format!("no memory for frames: {e}"))?;
     let switch = topology.switch.clone();
     let mut control = Control::start(&switch, pool).await.map_err(|e| format!("cannot start: {e}"))?;
