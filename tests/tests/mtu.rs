@@ -134,3 +134,50 @@ fn an_mtu_beyond_the_limit_is_refused_by_its_number() {
         }
     });
 }
+
+#[test]
+fn a_port_s_mtu_is_no_more_than_its_netdev_s() {
+    for kind in ["xdp", "packet"] {
+        let topology = format!(
+            r#"
+network = [{{ name = "lan" }}]
+port = [{{ name = "a", kind = "{kind}", access = "lan" }}]
+host = [{{ name = "a", port = "a" }}]
+"#
+        );
+        scenario(&topology, |lab| {
+            lab.switch.change(&["port", "set", "a", "--mtu", "3000"]);
+            let port = lab.switch.port("a");
+            assert_eq!((port.mtu, port.configured_mtu), (Some(1500), Some(3000)));
+            let shown = lab.switch.ctl(["port", "show", "a"]).stdout;
+            assert!(shown.contains("1500 (3000 asked for, the netdev has less"), "{shown}");
+            lab.host("a").namespace.set_mtu("eth0", 9000).expect("the far end's MTU");
+            lab.switch.namespace.set_mtu("a", 9000).expect("the near end's MTU");
+            wait_until("the port has what was asked for", SOON, || lab.switch.port("a").mtu == Some(3000));
+        });
+    }
+}
+
+/// A tap that was there before, as `ip` tells of it: whether it is up, and its MTU.
+fn tap_state(lab: &Lab) -> (bool, u32) {
+    let link = lab.switch.namespace.link("t").expect("links").expect("the tap is there");
+    (link.is_up, link.mtu)
+}
+
+#[test]
+fn a_persistent_tap_is_changed_with_the_configuration_alone() {
+    scenario("network = [{ name = \"lan\" }]", |lab| {
+        lab.switch.namespace.run("ip", ["tuntap", "add", "t", "mode", "tap"]).expect("a tap");
+        let refused = "network = [{ name = \"lan\" }]\nport = [\
+            { name = \"t\", kind = \"tap\", mtu = 4000, access = \"lan\" },\
+            { name = \"no\", kind = \"packet\", netdev = \"lo\", access = \"lan\" }]";
+        let refused = lab.switch.write("refused.toml", refused);
+        let refusal = lab.switch.refusal(&["apply", refused.to_str().expect("a path of ASCII")]);
+        assert!(refusal.contains("no Ethernet device"), "{refusal}");
+        assert_eq!(tap_state(lab), (false, 1500), "a refused change has changed nothing");
+        lab.switch.change(&["port", "add", "t", "--kind", "tap", "--access", "lan", "--mtu", "4000"]);
+        assert_eq!(tap_state(lab), (true, 4000));
+        lab.switch.change(&["port", "set", "t", "--mtu", "default"]);
+        assert_eq!(tap_state(lab), (true, 1500));
+    });
+}

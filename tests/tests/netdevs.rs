@@ -2,6 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // set-up of tests
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 use vswitch_api::response::LinkState;
 use vswitch_netns::Process;
 use vswitch_tests::{Frame, Host, Lab, SOON, Scenario, scenario, wait_until};
@@ -207,4 +211,86 @@ fn queues_of_a_veth_are_followed() {
             drop(load);
         });
     }
+}
+
+/// An ARP request for `10.0.0.92` (RFC 826).
+fn who_has(from: Mac) -> Frame {
+    let ipv4_over_ethernet = [0, 1, 8, 0, 6, 4];
+    let (ask, address, nobody) = ([0, 1], [10, 0, 0, 2], [0; 6]);
+    let mut frame = Frame { ether_type: ARP, ..Frame::new(Mac::BROADCAST, from, "") };
+    let request = [&ipv4_over_ethernet[..], &ask, &from.0, &address, &nobody, &[10, 0, 0, 92]].concat();
+    frame.payload[..request.len()].copy_from_slice(&request);
+    frame
+}
+
+/// EtherType of ARP.
+const ARP: u16 = 0x0806;
+
+/// Asks for the address that the switch's own host has, one time after the other until told to stop; how many times, and how
+/// many answers came.
+fn ask(host: &Host, stop: &AtomicBool) -> (u64, u64) {
+    let (link, request) = (host.raw(), who_has(host.mac));
+    let (mut asked, mut answered) = (0, 0);
+    while !stop.load(Relaxed) {
+        link.send(&request);
+        asked += 1;
+        while let Some(frame) = link.next(Duration::from_micros(500)) {
+            let is_answer = frame.ether_type == ARP && frame.payload[6..8] == [0, 2];
+            answered += u64::from(is_answer && frame.payload[14..18] == [10, 0, 0, 92]);
+        }
+    }
+    (asked, answered)
+}
+
+/// Another kind, another number of queues: the port has no device for a moment, and the netdev is up all the time.
+#[test]
+fn the_host_hears_nothing_of_a_port_that_is_attached_anew() {
+    Scenario::new(&two("xdp")).queues(2).run(|lab| {
+        let (near, b) = (&lab.switch.namespace, lab.host("b"));
+        near.add_address("b", "10.0.0.92/24").expect("an address of the host itself");
+        let set_queues = |count| {
+            let channels = |link| ["-L", link, "rx", count, "tx", count];
+            // The kernel ends the sockets of the queues later than close(2) does.
+            wait_until("the kernel sets the queues", SOON, || near.run("ethtool", channels("b")).is_ok());
+            b.run("ethtool", channels("eth0"));
+        };
+        let stop = AtomicBool::new(false);
+        let (asked, answered) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| ask(b, &stop));
+            for _ in 0..3 {
+                lab.switch.change(&["port", "set", "b", "--kind", "packet"]);
+                set_queues("1");
+                lab.switch.change(&["port", "set", "b", "--kind", "xdp"]);
+                set_queues("2");
+                wait_until("both queues are served", SOON, || lab.switch.port("b").queues == 2);
+            }
+            stop.store(true, Relaxed);
+            asking.join().expect("the host asks")
+        });
+        assert!(asked > 1000 && answered == 0, "the switch's host answered {answered} of {asked} requests");
+        lab.switch.change(&["port", "del", "b"]);
+        wait_until("the netdev is the host's again", SOON, || b.reaches("10.0.0.92"));
+    });
+}
+
+/// A port that waits since the netdev must stay the host's does not keep the host off it.
+#[test]
+fn a_netdev_that_the_switch_may_not_take_stays_the_host_s() {
+    scenario(&two("xdp"), |lab| {
+        lab.expect_warning("b carries the default route of this host");
+        let (near, b) = (&lab.switch.namespace, lab.host("b"));
+        lab.switch.change(&["port", "del", "b"]);
+        near.add_address("b", "10.0.0.92/24").expect("an address of the host itself");
+        near.run("ip", ["route", "add", "default", "via", "10.0.0.2"]).expect("a default route");
+        lab.switch.refusal(&["port", "add", "b", "--kind", "xdp", "--access", "lan"]);
+        assert!(b.reaches("10.0.0.92"), "a refused command has changed nothing");
+        // As a file of the daemon's start wants it: the port waits.
+        lab.switch.write_config(&two("xdp"));
+        lab.switch.signal(Signal::SIGHUP);
+        wait_waiting(lab, "b");
+        assert!(b.reaches("10.0.0.92"), "the port that waits has cut the host off");
+        near.run("ip", ["route", "del", "default"]).expect("the route is there");
+        lab.wait_up(["b"]);
+        assert!(b.is_cut_off_from("10.0.0.92"));
+    });
 }

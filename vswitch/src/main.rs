@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use vswitch_api::{Topology, paths, topology};
 use vswitch_io::{Pool, PoolConfig};
 
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
         Ok(topology) => topology.unwrap_or_default(),
         Err(failed) => return failed,
     };
-    let filter = match EnvFilter::builder().parse(&args.log) {
+    let filter = match log_filter(&args.log) {
         Ok(filter) => filter,
         Err(error) => return fail(2, &format!("--log {}: {error}", args.log)),
     };
@@ -81,6 +83,15 @@ fn main() -> ExitCode {
     match run(&args, topology) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(1, &message),
+    }
+}
+
+/// Reads `--log`. To tracing a bare word that is no level names a part of the program, and all others are silent.
+fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    let is_level = |word: &str| word.trim().parse::<LevelFilter>().is_ok();
+    match text.split(',').find(|word| !word.contains('=') && !is_level(word)) {
+        Some(word) => Err(format!("{word:?} is no level; use error, warn, info, debug or trace")),
+        None => EnvFilter::builder().parse(text).map_err(|error| error.to_string()),
     }
 }
 
@@ -108,6 +119,17 @@ fn load(file: &Path) -> Result<Topology, ExitCode> {
     })
 }
 
+/// Raises the soft limit of open files to the hard one. A `packet` port takes two and one for each worker; the usual soft
+/// limit of 1024 is for programs that call select(2).
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| (soft, hard)));
+    match raised {
+        Ok((before, limit)) => tracing::info!(limit, before, "descriptors"),
+        Err(error) => tracing::warn!(%error, "the limit of descriptors cannot be raised"),
+    }
+}
+
 fn run(args: &Args, topology: Topology) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -126,6 +148,7 @@ async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
     // Before anything else: a signal that nobody waits for would end the daemon.
     let hangup = signal(SignalKind::hangup()).map_err(|e| format!("signals: {e}"))?;
     let socket = Socket::bind(&args.socket).map_err(|e| format!("{}: {e}", args.socket.display()))?;
+    raise_descriptor_limit();
     let pool = Pool::new(FRAMES).map_err(|e| format!("no memory for frames: {e}"))?;
     let switch = topology.switch.clone();
     let mut control = Control::start(&switch, pool).await.map_err(|e| format!("cannot start: {e}"))?;
@@ -181,6 +204,18 @@ async fn reload_on_hangup(mut hangup: Signal, file: Option<PathBuf>, control: Re
 #[cfg(test)]
 mod tests {
     use utoipa::OpenApi;
+
+    #[test]
+    fn a_word_that_is_no_level_is_told() {
+        for good in ["info", "WARN", "off", "info,vswitch::control=debug"] {
+            assert!(super::log_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["verbose", "info,verbose", "vswitch=loud"] {
+            assert!(super::log_filter(bad).is_err(), "{bad}");
+        }
+        let told = super::log_filter("verbose").unwrap_err();
+        assert_eq!(told, "\"verbose\" is no level; use error, warn, info, debug or trace");
+    }
 
     /// `vswitch --openapi > docs/openapi.json` writes it anew.
     #[test]

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vswitch_io::hoststack::HostFilter;
 use vswitch_io::{FrameClass, FrameVec, Opened, Pool, PoolConfig, packet};
 use vswitch_netns::Namespace;
 use vswitch_wire::FrameBuf;
@@ -39,7 +40,7 @@ pub(crate) fn frames(effort: Effort) -> Result<Vec<Row>> {
 struct Flood {
     generator: Generator,
     /// Drops what arrives, as long as it lives.
-    _sink: Box<dyn Send>,
+    _sink: HostFilter,
 }
 
 /// Where frames come from.
@@ -52,12 +53,12 @@ impl Load for Flood {
     const NAMES: [&'static str; 3] = ["veth-l2", "64B", "Mpps"];
 
     fn prepare(bed: &Bed) -> Result<Self> {
-        let Opened { guard, .. } = bed.receiver.enter(|| packet::open(HOST, 1))??;
+        let sink = keep_host_off(&bed.receiver)?;
         let (from, to) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
         let datagram = frame(bed.receiver_mac, bed.sender_mac).ip(from, to).udp(1024, 9);
         let frame = datagram.payload(&[0; FRAME_LEN - HEADERS_LEN]).bytes();
         let pool = Pool::new(PoolConfig { wire: 4 * BATCH as u32, large: 0 })?;
-        Ok(Self { generator: Generator { frame, pool }, _sink: guard })
+        Ok(Self { generator: Generator { frame, pool }, _sink: sink })
     }
 
     fn measure(&mut self, bed: &Bed, effort: Effort) -> Result<f64> {
@@ -80,8 +81,9 @@ impl Generator {
     fn send(&self, sender: &Namespace, stop: &AtomicBool, deadline: Instant) -> Result<(), String> {
         let send = || -> Result<()> {
             noise::pin(noise::CPUS[0])?;
-            // The sockets that would receive are closed at once; the host's stack stays off the link.
-            let Opened { mut tx, guard: _guard, .. } = packet::open(HOST, 1)?;
+            let _filter = keep_host_off(sender)?;
+            // The sockets that would receive are closed at once.
+            let Opened { mut tx, .. } = packet::open(HOST, 1)?;
             let way_out = tx.first_mut().ok_or("the driver gave no way out")?;
             let mut cache = self.pool.cache();
             let mut batch = FrameVec::new(BATCH);
@@ -100,6 +102,12 @@ impl Generator {
         // Errors of this thread are passed on as text: those of others cannot be sent.
         sender.enter(|| send().map_err(|error| error.to_string())).map_err(|error| error.to_string())?
     }
+}
+
+/// Drops what comes out of the host's link, as long as the result lives.
+fn keep_host_off(host: &Namespace) -> Result<HostFilter> {
+    let link = host.link(HOST)?.ok_or("the host's link is gone")?;
+    Ok(host.enter(|| HostFilter::attach(link.index))??)
 }
 
 /// Millions of frames per second that arrive, over `time` after the warm-up.

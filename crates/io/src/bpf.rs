@@ -169,6 +169,9 @@ pub(crate) const PROG_TYPE_SCHED_CLS: u32 = 3;
 /// `BPF_TCX_INGRESS` of linux/bpf.h (kernel 6.6).
 pub(crate) const ATTACH_TCX_INGRESS: u32 = 46;
 
+/// `BPF_F_BEFORE` of linux/bpf.h: of a link, that its program comes first of those attached there.
+pub(crate) const F_BEFORE: u32 = 1 << 3;
+
 /// A program to be loaded.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {

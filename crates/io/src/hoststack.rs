@@ -1,7 +1,8 @@
 //! Keeps the host's own network stack off the netdev of a port.
 //!
-//! Frames that come in by a port belong to the switch alone. A tcx ingress program drops them all, after packet
-//! sockets saw them and before IP does: no address on the netdev answers, no bridge or macvlan above it hears anything.
+//! Frames that come in by a port belong to the switch alone. A tcx ingress program drops them all, after XDP programs and
+//! packet sockets saw them and before IP does: no address on the netdev answers, no bridge or macvlan above it hears
+//! anything. It depends on no driver, so it can stay while the port has another device, or none.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,12 +13,22 @@ use crate::bpf::{self, Insn, Reg};
 /// `TC_ACT_SHOT` of linux/pkt_cls.h.
 const DROP: i32 = 2;
 
-/// Drops everything that the netdev hands to the stack, as long as the result lives.
-///
-/// # Errors
-/// What the kernel said; before Linux 6.6 there is no tcx.
-pub(crate) fn keep_off(ifindex: u32) -> io::Result<OwnedFd> {
-    bpf::link(program()?, ifindex, bpf::ATTACH_TCX_INGRESS, 0)
+/// Drops everything that a netdev hands to the stack, as long as it lives.
+#[derive(Debug)]
+pub struct HostFilter {
+    _link: OwnedFd,
+}
+
+impl HostFilter {
+    /// On the netdev with this interface index in the calling thread's network namespace. It comes before all tcx programs
+    /// that are there: one that accepts a frame would end their chain. The kernel lets a process have one for each netdev.
+    ///
+    /// # Errors
+    /// What the kernel said; before Linux 6.6 there is no tcx.
+    pub fn attach(ifindex: u32) -> io::Result<Self> {
+        let link = bpf::link(program()?, ifindex, bpf::ATTACH_TCX_INGRESS, bpf::F_BEFORE)?;
+        Ok(Self { _link: link })
+    }
 }
 
 /// The one program of all ports, loaded for the first of them and for the life of the process. It costs some

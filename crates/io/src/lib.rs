@@ -11,7 +11,7 @@ mod bpf;
 mod btf;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
-mod hoststack;
+pub mod hoststack;
 #[cfg(any(test, feature = "testing"))]
 pub mod loopback;
 mod netdev;

@@ -16,12 +16,11 @@
 //! One receive queue, owned by one worker: the kernel steers all of the device's queues into it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use vswitch_wire::Caps;
 
+use crate::netdev;
 use crate::port::{Facts, Kind, OpenError, Opened, TxQueue};
-use crate::{hoststack, netdev};
 
 mod batch;
 mod filter;
@@ -46,8 +45,6 @@ const MTU_LIMIT: u32 = 65535;
 pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     let ifindex = netdev::index(name)?;
     let mtu = netdev::mtu(name).map_err(OpenError::at("read the MTU"))?;
-    // First, so that the host never answers a frame that the switch carries as well.
-    let filter = hoststack::keep_off(ifindex);
     let rx = Rx::open(ifindex).map_err(|e| lost(name, e, "open the receive ring"))?;
     if !rx.is_ethernet().map_err(OpenError::at("read the device's type"))? {
         return Err(OpenError::Refused(format!("`{name}` is no Ethernet device")));
@@ -56,7 +53,7 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     let netns = batches.as_ref().ok().copied();
     let tx: io::Result<Vec<_>> = (0..workers).map(|_| Tx::open(ifindex, netns)).collect();
     let tx = tx.map_err(|e| lost(name, e, "open a transmit socket"))?;
-    let mode = mode(&batches, &filter, rx.unfiltered());
+    let mode = mode(&batches, rx.unfiltered());
     Ok(Opened {
         rx: vec![Box::new(rx)],
         tx: tx.into_iter().map(|q| Box::new(q) as Box<dyn TxQueue>).collect(),
@@ -71,23 +68,15 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
             vlan: Ok(()),
             why: "AF_PACKET keeps GSO frames whole and needs no XDP".to_owned(),
         },
-        guard: Box::new(filter.ok()),
+        guard: Box::new(()),
     })
 }
 
-fn mode(
-    batches: &Result<Netns, BatchError>,
-    filter: &io::Result<OwnedFd>,
-    unfiltered: Option<&FilterError>,
-) -> String {
-    let mut mode = "vnet headers".to_owned();
-    match batches {
-        Ok(_) => mode += ", batched transmit",
-        Err(e) => mode += &format!("; small frames leave one by one, batches were refused: {e}"),
-    }
-    if let Err(e) = filter {
-        mode += &format!("; the host's own stack hears the frames too, tcx was refused: {e}");
-    }
+fn mode(batches: &Result<Netns, BatchError>, unfiltered: Option<&FilterError>) -> String {
+    let mut mode = match batches {
+        Ok(_) => "vnet headers, batched transmit".to_owned(),
+        Err(e) => format!("vnet headers; small frames leave one by one, batches were refused: {e}"),
+    };
     if let Some(e) = unfiltered {
         mode += &format!("; after a frame of unknown GSO the port is opened anew, there is no filter: {e}");
     }

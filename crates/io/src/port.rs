@@ -138,6 +138,6 @@ pub struct Opened {
     /// What is known of it.
     pub facts: Facts,
     /// Dropped by control after every queue is: holds what must outlive them (the bpf_link, chunks to
-    /// reclaim, the host-stack filter).
+    /// reclaim).
     pub guard: Box<dyn Send>,
 }

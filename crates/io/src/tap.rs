@@ -28,24 +28,16 @@ const MTU_LIMIT: u32 = 65535 - 14;
 const VNET: usize = vnet::HEADER_LEN;
 
 /// Creates the tap `name` in the calling thread's network namespace, or opens it, with a queue for each of
-/// `workers` workers; sets its MTU if told, and its link up.
+/// `workers` workers. One that exists keeps its MTU and link state: see [`set_mtu`] and [`set_up`].
 ///
 /// # Errors
 /// [`OpenError`]; nothing is left behind then.
-pub fn open(name: &str, workers: usize, mtu: Option<u32>) -> Result<Opened, OpenError> {
-    if let Some(mtu) = mtu.filter(|&mtu| mtu > MTU_LIMIT) {
-        let text = format!("the tap `{name}` cannot have an MTU of {mtu}: the limit is {MTU_LIMIT}");
-        return Err(OpenError::Refused(text));
-    }
+pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     let queues = attach(name, workers)?;
     let mut uso = true;
     for queue in &queues {
         uso &= set_offloads(queue).map_err(OpenError::at("set the tap's offloads"))?;
     }
-    if let Some(mtu) = mtu {
-        netdev::set_mtu(name, mtu).map_err(OpenError::at("set the tap's MTU"))?;
-    }
-    netdev::set_up(name).map_err(OpenError::at("set the tap up"))?;
     let mtu = netdev::mtu(name).map_err(OpenError::at("read the tap's MTU"))?;
     let queues: Vec<_> = queues.into_iter().map(Arc::new).collect();
     let caps = Caps { uso, ..Caps::ALL };
@@ -75,6 +67,14 @@ pub fn open(name: &str, workers: usize, mtu: Option<u32>) -> Result<Opened, Open
 /// What the kernel said.
 pub fn set_mtu(name: &str, mtu: u32) -> io::Result<()> {
     netdev::set_mtu(name, mtu)
+}
+
+/// Sets the link of a tap of the calling thread's network namespace up.
+///
+/// # Errors
+/// What the kernel said.
+pub fn set_up(name: &str) -> io::Result<()> {
+    netdev::set_up(name)
 }
 
 /// One queue for each worker, or a single one where the tap exists without `multi_queue`.

@@ -1,15 +1,18 @@
 //! The AF_PACKET driver on veth pairs. Needs root.
+#![allow(unsafe_code)] // asks for the index of a netdev
 #![allow(clippy::unwrap_used)]
 
 mod net;
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs;
 use std::sync::atomic::Ordering;
 
 use net::{
     End, Netns, Seen, assert_all_free, datagrams, ethernet, forwarding, pool, snmp, transfer, wait_until,
 };
+use vswitch_io::hoststack::HostFilter;
 use vswitch_io::{OpenError, Opened, Pool, packet};
 use vswitch_wire::{Csum, FrameMeta, Gso, GsoKind, Offload, Tag};
 
@@ -25,6 +28,17 @@ fn linked() -> (Netns, [End; 2], &'static Pool) {
     (netns, ends, pool)
 }
 
+/// Keeps the host's stack off a netdev.
+fn keep_off(netns: &Netns, name: &str) -> HostFilter {
+    let name = CString::new(name).unwrap();
+    netns
+        .within(|| {
+            // SAFETY: a string that ends with a zero byte.
+            HostFilter::attach(unsafe { libc::if_nametoindex(name.as_ptr()) })
+        })
+        .unwrap()
+}
+
 /// The programs that this process holds by tcx links, each once.
 fn programs_of_links() -> BTreeSet<String> {
     let infos = fs::read_dir("/proc/self/fdinfo").unwrap();
@@ -38,11 +52,11 @@ fn programs_of_links() -> BTreeSet<String> {
 }
 
 #[test]
-fn ports_share_the_program_that_keeps_the_host_off() {
+fn filters_share_the_program_that_keeps_the_host_off() {
     let netns = Netns::new();
     netns.veth("left", &netns, "right");
-    let _ports = std::thread::scope(|scope| {
-        ["left", "right"].map(|name| scope.spawn(|| open(&netns, name))).map(|port| port.join().unwrap())
+    let _filters = std::thread::scope(|scope| {
+        ["left", "right"].map(|name| scope.spawn(|| keep_off(&netns, name))).map(|held| held.join().unwrap())
     });
     assert_eq!(programs_of_links().len(), 1);
 }
@@ -239,12 +253,13 @@ fn the_host_of_the_switch_stays_silent() {
     switch.veth("s1", &host, "eth0");
     switch.ip("addr add 10.1.0.1/24 dev s1");
     host.ip("addr add 10.1.0.2/24 dev eth0");
+    let filter = keep_off(&switch, "s1");
     let mut end = End::new(open(&switch, "s1"), pool);
     assert_eq!(end.port.facts.mode, "vnet headers, batched transmit");
     assert!(!host.succeeds("ping -c 2 -i 0.2 -W 1 10.1.0.1"), "the host's stack answered");
     assert_eq!(end.poll().unwrap().len(), 0);
-    drop(end);
-    assert!(host.succeeds("ping -c 1 -W 5 10.1.0.1"), "without the driver it answers again");
+    drop((end, filter));
+    assert!(host.succeeds("ping -c 1 -W 5 10.1.0.1"), "without the filter it answers again");
 }
 
 /// Waits until frames pass, then asserts that none sent before is among them.

@@ -15,6 +15,9 @@ use super::edit;
 use super::record::PortRecord;
 use super::{Control, by_name, compile, safety};
 
+/// What the kernel gives a new tap (`ETH_DATA_LEN`), in bytes.
+const USUAL_MTU: u32 = 1500;
+
 /// What a transaction may do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -79,6 +82,12 @@ impl Control {
     /// # Errors
     /// Why it cannot be; nothing has changed then.
     pub async fn apply(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
+        let result = self.transact(next, options).await;
+        self.release_filters();
+        result
+    }
+
+    async fn transact(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
         let changes = self.diff(&next)?;
         // A netdev made just before the command counts, whether its event has been read or not.
         let unread = |e| ErrorBody::new(ErrorCode::Failed, format!("cannot read the links: {e}"), "");
@@ -105,7 +114,7 @@ impl Control {
         match self.prepare(&taken, &guarded, options.on_refusal) {
             Ok(others) => {
                 prepared.extend(others);
-                self.commit(next.clone(), prepared, &guarded.forced).await;
+                self.commit(next.clone(), prepared, &guarded).await;
                 Ok(changes)
             }
             Err(error) => {
@@ -225,7 +234,7 @@ impl Control {
         let mut prepared: Vec<_> = (waiting.into_iter())
             .map(|config| Prepared { config, device: Err(NotOpened::Refused(why(config))) })
             .collect();
-        let opened = self.opener.open(&free, self.links.table());
+        let opened = self.opener.open(&free, self.links.table(), &self.filters);
         prepared.extend(free.into_iter().zip(opened).map(|(config, device)| Prepared { config, device }));
         let refusal = prepared.iter().find_map(|p| match &p.device {
             Err(NotOpened::Refused(why)) if !self.wants_same_device(p.config) => {
@@ -256,10 +265,10 @@ impl Control {
     }
 
     /// From here on nothing can fail.
-    async fn commit(&mut self, next: Topology, prepared: Vec<Prepared<'_>>, forced: &BTreeSet<String>) {
+    async fn commit(&mut self, next: Topology, prepared: Vec<Prepared<'_>>, guarded: &Guarded) {
         let gone = self.detach_deleted(&next).await;
         let old = std::mem::replace(&mut self.desired, next.clone());
-        self.add_records(&next, forced);
+        self.add_records(&next, guarded);
         self.stale.on_change(&old, &next, &self.port_ids, &self.net_ids);
         // A port that changes its device has the old one still, unless it was in the way of another.
         let changed: Vec<String> = prepared.iter().map(|p| p.config.name.clone()).collect();
@@ -289,11 +298,12 @@ impl Control {
     }
 
     /// A tap's netdev is the switch's, so it gets the MTU that the port is given. One that is in another namespace is
-    /// its owner's to change; the port keeps to its own MTU either way.
+    /// its owner's to change; the port keeps to its own MTU either way. Without an MTU of its own it has the usual one again.
     fn set_tap_mtus(&self, old: &Topology) {
         let before = by_name(&old.port);
         for port in self.desired.port.iter().filter(|p| p.kind == topology::Kind::Tap) {
-            let (Some(mtu), Some(attached)) = (port.mtu, self.device(&port.name)) else { continue };
+            let Some(attached) = self.device(&port.name) else { continue };
+            let mtu = port.mtu.unwrap_or(USUAL_MTU);
             let is_new = before.get(port.name.as_str()).is_some_and(|before| before.mtu != port.mtu);
             if is_new
                 && !attached.elsewhere
@@ -313,7 +323,7 @@ impl Control {
         gone
     }
 
-    fn add_records(&mut self, next: &Topology, forced: &BTreeSet<String>) {
+    fn add_records(&mut self, next: &Topology, guarded: &Guarded) {
         let workers = self.workers.count();
         for network in &next.network {
             self.net_ids.acquire(&network.name);
@@ -324,7 +334,8 @@ impl Control {
             let new = || PortRecord::new(port, compile::counters(workers));
             let record = self.ports.entry(port.name.clone()).or_insert_with(new);
             record.want_device_of(port);
-            record.forced |= forced.contains(&port.name);
+            record.forced |= guarded.forced.contains(&port.name);
+            record.protected = guarded.waiting.contains_key(&port.name);
         }
     }
 

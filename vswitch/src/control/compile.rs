@@ -33,9 +33,15 @@ pub(super) struct DeviceInput<'a> {
     pub(super) mtu: u32,
 }
 
-/// The MTU that a port enforces, in bytes: what was asked for, or the netdev's, and never more than the driver can carry.
+/// The MTU that a port enforces, in bytes: what was asked for, or the netdev's, and never more than netdev and driver can
+/// carry. A tap's netdev is given what was asked for; where it is out of sight, its own MTU is not known.
 pub(super) fn effective_mtu(config: &topology::Port, device: &DeviceInput<'_>) -> u32 {
-    config.mtu.unwrap_or(device.mtu).min(device.facts.mtu_limit)
+    let mtu = match config.mtu {
+        Some(mtu) if device.facts.kind == vswitch_io::Kind::Tap => mtu,
+        Some(mtu) => mtu.min(device.mtu),
+        None => device.mtu,
+    };
+    mtu.min(device.facts.mtu_limit)
 }
 
 /// One counter block for each worker.

@@ -3,6 +3,7 @@
 use vswitch_api::topology::{Kind, Port};
 use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, xdp};
 
+use super::filters::Filters;
 use crate::netlink::{Link, Table};
 use crate::parallel;
 use crate::worker::Queues;
@@ -115,16 +116,26 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    /// Opens the devices of `ports`, many at a time; the results are in their order.
-    pub(super) fn open(self, ports: &[&Port], links: &Table) -> Vec<Result<Opened, NotOpened>> {
-        parallel::map(ports.to_vec(), |port| self.open_one(port, links))
+    /// Opens the devices of `ports`, many at a time; the results are in their order. The host is kept off each netdev before
+    /// that, so that it never answers a frame that the switch carries as well; it is off those that are refused here too.
+    pub(super) fn open(
+        self,
+        ports: &[&Port],
+        links: &Table,
+        filters: &Filters,
+    ) -> Vec<Result<Opened, NotOpened>> {
+        parallel::map(ports.to_vec(), |port| self.open_one(port, links, filters))
     }
 
     /// Opens the device of `port`, and checks that it can do what the port is to do.
-    fn open_one(self, port: &Port, links: &Table) -> Result<Opened, NotOpened> {
+    fn open_one(self, port: &Port, links: &Table, filters: &Filters) -> Result<Opened, NotOpened> {
         let opened = match port.kind {
-            Kind::Tap => tap::open(port.netdev(), self.workers, port.mtu),
-            kind => self.open_netdev(kind, find(port.netdev(), links)?),
+            Kind::Tap => tap::open(port.netdev(), self.workers),
+            kind => {
+                let link = find(port.netdev(), links)?;
+                filters.hold(link.index);
+                self.open_netdev(kind, link)
+            }
         };
         let opened = opened.map_err(|e| NotOpened::from_driver(&e))?;
         check(port, &opened.facts).map_err(NotOpened::Refused)?;
@@ -204,9 +215,12 @@ pub(super) fn close(devices: impl IntoIterator<Item = Closing>) {
 }
 
 /// The link of that name, free to be taken.
-fn find<'a>(netdev: &str, links: &'a Table) -> Result<&'a Link, NotOpened> {
+pub(super) fn find<'a>(netdev: &str, links: &'a Table) -> Result<&'a Link, NotOpened> {
     let missing = || NotOpened::Missing(format!("waits for the netdev {netdev:?}, which does not exist"));
     let link = links.by_name(netdev).ok_or_else(missing)?;
+    if !link.is_ethernet {
+        return Err(NotOpened::Refused(format!("{netdev} is no Ethernet device")));
+    }
     let Some(owner) = link.controller else { return Ok(link) };
     let owner = links.by_index(owner).map_or("another device", |l| l.name.as_str());
     Err(NotOpened::Refused(format!(
@@ -248,7 +262,7 @@ mod tests {
 
     fn link(index: u32, name: &str, up: bool) -> Link {
         let (kind, controller, lower) = (None, None, None);
-        Link { index, name: name.to_owned(), up, mtu: 1500, kind, controller, lower }
+        Link { index, name: name.to_owned(), up, mtu: 1500, is_ethernet: true, kind, controller, lower }
     }
 
     fn links(all: &[Link]) -> Table {
@@ -306,9 +320,12 @@ mod tests {
 
     #[test]
     fn a_netdev_of_a_bridge_is_refused_and_a_missing_one_awaited() {
-        let table = links(&[Link { controller: Some(9), ..link(3, "a", true) }, link(9, "br0", true)]);
+        let lo = Link { is_ethernet: false, ..link(1, "lo", true) };
+        let of_bridge = Link { controller: Some(9), ..link(3, "a", true) };
+        let table = links(&[lo, of_bridge, link(9, "br0", true)]);
         let refused = find("a", &table).map(|_| ()).unwrap_err();
         assert!(matches!(refused, NotOpened::Refused(why) if why.contains("belongs to br0")));
+        assert!(matches!(find("lo", &table), Err(NotOpened::Refused(why)) if why.contains("no Ethernet")));
         assert!(matches!(find("b", &table), Err(NotOpened::Missing(_))));
     }
 

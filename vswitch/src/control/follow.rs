@@ -2,7 +2,7 @@
 
 use vswitch_api::topology::{Kind, Port};
 use vswitch_dataplane::PortId;
-use vswitch_io::{Opened, RxQueue, TxQueue};
+use vswitch_io::{Opened, RxQueue, TxQueue, tap};
 
 use super::device::{self, Closing, Device, NotOpened, Outlook};
 use super::record::DeviceState;
@@ -24,6 +24,16 @@ enum Followed {
     Changed,
     /// The port's netdev is there no more.
     Gone,
+}
+
+/// The netdev of a tap is the switch's: it is up, and has the MTU that the port is given. Not before it is adopted, since
+/// one that existed before is to be as it was when the change is refused.
+fn set_up_tap(config: &Port) {
+    let netdev = config.netdev();
+    let mtu_set = config.mtu.map_or(Ok(()), |mtu| tap::set_mtu(netdev, mtu));
+    if let Err(error) = mtu_set.and_then(|()| tap::set_up(netdev)) {
+        tracing::warn!(port = config.name, %error, "cannot set the tap's MTU and link");
+    }
 }
 
 impl Control {
@@ -76,28 +86,51 @@ impl Control {
     pub(super) async fn try_attach(&mut self, configs: &[&Port]) -> bool {
         let mut free = Vec::new();
         for &config in configs {
-            let Some(record) = self.ports.get(&config.name) else { continue };
+            let Some(record) = self.ports.get_mut(&config.name) else { continue };
+            if let (false, Some(link)) =
+                (config.kind == Kind::Tap, self.links.table().by_name(config.netdev()))
+            {
+                record.on_netdev(link.index);
+            }
             if !record.may_try(self.clock.now()) {
                 continue;
             }
-            match safety::check(&self.links, config, record.forced, None).await {
+            let safe = safety::check(&self.links, config, record.forced, None).await;
+            record.protected = safe.is_err();
+            match safe {
                 Ok(()) => free.push(config),
                 Err(danger) => self.stay_waiting(&config.name, NotOpened::Refused(danger.reason())),
             }
         }
         let mut queues = Vec::new();
-        for (&config, opened) in free.iter().zip(self.opener.open(&free, self.links.table())) {
+        let opened = self.opener.open(&free, self.links.table(), &self.filters);
+        for (&config, opened) in free.iter().zip(opened) {
             match opened {
                 Ok(opened) => queues.extend(self.adopt(config, opened)),
                 Err(error) => self.stay_waiting(&config.name, error),
             }
         }
+        self.release_filters();
         if queues.is_empty() {
             return false;
         }
         self.publish().await;
         self.serve(queues).await;
         true
+    }
+
+    /// Gives netdevs back to the host that no port is configured for any more, or may have.
+    pub(super) fn release_filters(&self) {
+        let links = self.links.table();
+        let wanted = |config: &Port| {
+            let record = self.ports.get(&config.name)?;
+            match &record.device {
+                _ if config.kind == Kind::Tap || record.protected => None,
+                DeviceState::Attached(device) => device.index,
+                DeviceState::Waiting(_) => device::find(config.netdev(), links).ok().map(|link| link.index),
+            }
+        };
+        self.filters.keep(&self.desired.port.iter().filter_map(wanted).collect());
     }
 
     fn stay_waiting(&mut self, name: &str, error: NotOpened) {
@@ -127,13 +160,19 @@ impl Control {
 
     /// Makes an open device the port's. The queues are for [`Control::serve`], once a snapshot knows the port.
     pub(super) fn adopt(&mut self, config: &Port, opened: Opened) -> Option<NewQueues> {
-        let Opened { rx, tx, facts, guard } = opened;
+        let Opened { rx, tx, mut facts, guard } = opened;
         let port = PortId(self.port_ids.get(&config.name)?);
         let record = self.ports.get_mut(&config.name)?;
         let link = self.links.table().by_name(config.netdev());
+        if let Some(why) = link.and_then(|link| self.filters.refusal(link.index)) {
+            facts.mode += &format!("; the host's own stack hears the frames too, tcx was refused: {why}");
+        }
         self.attachments += 1;
         let attachment = self.attachments;
         tracing::info!(port = config.name, netdev = config.netdev(), kind = ?facts.kind, mode = facts.mode, "attached");
+        if config.kind == Kind::Tap {
+            set_up_tap(config);
+        }
         record.try_at_once();
         record.device = DeviceState::Attached(Device {
             index: link.map(|l| l.index),

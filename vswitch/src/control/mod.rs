@@ -9,7 +9,9 @@ mod apply;
 mod compile;
 mod device;
 pub mod edit;
+mod filters;
 mod follow;
+mod health;
 mod ids;
 mod record;
 mod report;
@@ -39,6 +41,7 @@ use crate::clock::Clock;
 use crate::netlink::Links;
 use crate::worker::{Event, Polling, Setup, Workers};
 use device::{Device, Opener};
+use filters::Filters;
 use ids::Ids;
 use record::PortRecord;
 use stale::Stale;
@@ -100,6 +103,7 @@ pub struct Control {
     cpus: Vec<Option<usize>>,
     workers: Workers,
     links: Links,
+    filters: Filters,
     worker_events: mpsc::Receiver<Event>,
     /// What the workers were started with.
     started: Switch,
@@ -146,6 +150,7 @@ impl Control {
             cpus,
             workers,
             links: Links::open(clock).await?,
+            filters: Filters::default(),
             worker_events,
             started: switch.clone(),
             desired: Topology { switch: switch.clone(), ..Topology::default() },

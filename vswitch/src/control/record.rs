@@ -21,6 +21,10 @@ pub(super) struct PortRecord {
     netdev: String,
     /// A command said that this netdev may be taken although the host is reached by it.
     pub(super) forced: bool,
+    /// The host is reached by its netdev, which therefore stays the host's.
+    pub(super) protected: bool,
+    /// Interface index of the netdev that was last tried.
+    tried: Option<u32>,
     /// How often in a row its netdev was refused, and when to try again.
     refusals: u32,
     retry_at: Instant,
@@ -42,6 +46,8 @@ impl PortRecord {
             kind: config.kind,
             netdev: config.netdev().to_owned(),
             forced: false,
+            protected: false,
+            tried: None,
             refusals: 0,
             retry_at: Instant::ZERO,
             device: DeviceState::Waiting("is about to be attached".to_owned()),
@@ -66,6 +72,13 @@ impl PortRecord {
         if !self.is_for_device_of(config) {
             (self.kind, self.netdev) = (config.kind, config.netdev().to_owned());
             self.forced = false;
+            self.try_at_once();
+        }
+    }
+
+    /// The netdev that is to be tried now. Refusals of another one do not count.
+    pub(super) fn on_netdev(&mut self, index: u32) {
+        if self.tried.replace(index).is_some_and(|tried| tried != index) {
             self.try_at_once();
         }
     }

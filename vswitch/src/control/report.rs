@@ -20,6 +20,7 @@ use crate::worker::Pulse;
 use super::Control;
 use super::compile::{self, DeviceInput};
 use super::device::Device;
+use super::health;
 use super::record::{DeviceState, PortRecord};
 
 /// Sums of port counters over workers, or over ports.
@@ -138,7 +139,7 @@ impl Control {
     /// `status`.
     pub fn status(&self) -> Status {
         let mut ports = PortTotals { total: self.desired.port.len() as u64, ..PortTotals::default() };
-        let mut health = self.health_of_threads();
+        let mut health = self.health_of_parts();
         for name in self.desired.port.iter().map(|p| &p.name) {
             let (state, reason) = self.link_state(name);
             match state {
@@ -170,15 +171,17 @@ impl Control {
         }
     }
 
-    /// A worker that panics ends the daemon, and so does a loss of netlink: what answers is well.
-    fn health_of_threads(&self) -> Vec<Health> {
-        let worker = |(index, pulse): (usize, &Pulse)| {
-            let doing = if pulse.asleep.load(Relaxed) { "sleeps until a frame comes" } else { "polls" };
-            let text = format!("serves {} queues, {doing}", pulse.queues.load(Relaxed));
-            Health { part: format!("worker {index}"), ok: true, text }
-        };
+    /// A loss of netlink ends the daemon: where there is an answer, it is well.
+    fn health_of_parts(&self) -> Vec<Health> {
+        let now = self.clock.now();
+        let worker = |(index, pulse): (usize, &Pulse)| health::worker(index, pulse, now);
         let netlink = Health { part: "netlink".to_owned(), ok: true, text: "follows the links".to_owned() };
-        self.workers.pulses().enumerate().map(worker).chain([netlink]).collect()
+        self.workers
+            .pulses()
+            .enumerate()
+            .map(worker)
+            .chain([netlink, health::frames(self.opener.pool)])
+            .collect()
     }
 
     fn link_state(&self, port: &str) -> (LinkState, Option<String>) {
@@ -232,6 +235,7 @@ impl Control {
                 rx: offload_words(d.facts.rx_caps),
             }),
             mtu: device.map(input),
+            configured_mtu: config.mtu,
             mtu_limit: device.map(|d| d.facts.mtu_limit),
             access: config.access.clone(),
             trunk: config.trunk.clone(),

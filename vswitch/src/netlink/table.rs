@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 /// One netdev of the daemon's network namespace.
@@ -16,6 +18,8 @@ pub struct Link {
     pub up: bool,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Its frames are Ethernet's: `lo` and tunnels of IP have others.
+    pub is_ethernet: bool,
     /// The kind in `ip -d link` terms, as in `veth` or `tun`; `None` for physical devices.
     pub kind: Option<String>,
     /// A bridge or bond that owns it.
@@ -125,6 +129,7 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
         name: String::new(),
         up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
         mtu: 0,
+        is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         kind: None,
         controller: None,
         lower: None,
@@ -216,6 +221,7 @@ mod tests {
             name: format!("l{index}"),
             up: true,
             mtu: 1500,
+            is_ethernet: true,
             kind: Some(kind.to_owned()),
             controller: None,
             lower,

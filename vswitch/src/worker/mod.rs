@@ -12,7 +12,7 @@ mod run;
 mod tests;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -23,6 +23,7 @@ use vswitch_dataplane::{PortId, Snapshot};
 use vswitch_io::{Pool, PortError, RxQueue, TxQueue};
 
 use crate::clock::Clock;
+pub use run::CHORES;
 use run::Worker;
 
 /// How workers wait for frames.
@@ -94,6 +95,8 @@ pub struct Workers {
 /// What a worker is doing, for `status`.
 #[derive(Debug, Default)]
 pub struct Pulse {
+    /// When it last did its chores, in nanoseconds of the daemon's clock: every [`CHORES`], asleep or not, unless it hangs.
+    pub beat_ns: AtomicU64,
     /// Receive queues that it serves.
     pub queues: AtomicU32,
     /// Waits for a frame.
@@ -119,6 +122,7 @@ impl Workers {
             let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
             let (commands, inbox) = mpsc::channel();
             let pulse = Arc::new(Pulse::default());
+            pulse.beat_ns.store(setup.clock.now().as_nanos(), Ordering::Relaxed);
             let line = Line { inbox, wake: Arc::clone(&wake), pulse: Arc::clone(&pulse) };
             let worker = Worker::new(index, *cpu, setup, Arc::clone(&workers.snapshot), line)?;
             let join = std::thread::Builder::new()

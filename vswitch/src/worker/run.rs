@@ -25,7 +25,7 @@ const EMPTY_SPELL: Duration = Duration::from_micros(50);
 const LOOK: Duration = Duration::from_micros(50);
 /// How often what no event announces is done: completed transmissions, kernel drop counts.
 const CHORES_MS: u16 = 500;
-const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
+pub const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
 
 pub(super) struct Worker {
     index: usize,
@@ -155,6 +155,7 @@ impl Worker {
             return;
         }
         self.chores_at = now;
+        self.line.pulse.beat_ns.store(now.as_nanos(), Relaxed);
         self.dispatch.reclaim();
         // A queue that rests without frames to receive into would rest for ever, and one whose device is gone
         // would not tell.

@@ -445,3 +445,15 @@ fn frames_that_become_a_thousand_leave_the_others_their_turn() {
     }
     assert_eq!(rig.served(2) - to_b, 64_000);
 }
+
+#[test]
+fn a_worker_beats_asleep_or_not() {
+    for polling in [Polling::Adaptive, Polling::Busy] {
+        let rig = Rig::new(1, polling, &[Caps::NONE]);
+        let beat = |rig: &Rig| rig.workers.pulses().next().unwrap().beat_ns.load(Ordering::Relaxed);
+        for _ in 0..2 {
+            let before = beat(&rig);
+            rig.wait_for("another beat", |rig| beat(rig) > before);
+        }
+    }
+}

@@ -137,8 +137,12 @@ fn show(port: &PortState) -> String {
         Some(reason) => format!("{}: {reason}", port.state),
         None => port.state.to_string(),
     };
+    let wanted = match port.configured_mtu.filter(|_| port.mtu != port.configured_mtu) {
+        Some(wanted) if port.mtu.is_some() => format!("{wanted} asked for, the netdev has less; "),
+        _ => String::new(),
+    };
     let mtu = match (port.mtu, port.mtu_limit) {
-        (Some(mtu), Some(limit)) => format!("{mtu} (at most {limit})"),
+        (Some(mtu), Some(limit)) => format!("{mtu} ({wanted}at most {limit})"),
         (mtu, _) => text(mtu),
     };
     let storm = [

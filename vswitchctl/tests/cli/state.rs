@@ -109,6 +109,7 @@ fn ports() -> Vec<PortState> {
         queues: 0,
         offloads: Offloads::default(),
         mtu: None,
+        configured_mtu: config.mtu,
         mtu_limit: None,
         access: config.access,
         trunk: config.trunk,

@@ -55,6 +55,8 @@ pub struct PortState {
     pub offloads: Offloads,
     /// The MTU enforced, in bytes; absent while it waits.
     pub mtu: Option<u32>,
+    /// The MTU asked for, in bytes: more than the netdev's own is not enforced. Absent: the netdev's.
+    pub configured_mtu: Option<u32>,
     /// The largest MTU that kind and netdev can carry, in bytes; absent while it waits.
     pub mtu_limit: Option<u32>,
     /// The network of an access port.

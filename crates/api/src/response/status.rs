@@ -64,7 +64,7 @@ pub struct FdbTotals {
 /// Health of one part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// The part, as in `worker 0`, `netlink`, `port web1`.
+    /// The part, as in `worker 0`, `frames`, `netlink`, `port web1`.
     pub part: String,
     /// It does what it should.
     pub ok: bool,
