@@ -203,6 +203,7 @@ const CMD_MAP_UPDATE_ELEM: libc::c_int = 2;
 const CMD_PROG_LOAD: libc::c_int = 5;
 const CMD_PROG_TEST_RUN: libc::c_int = 10;
 const CMD_LINK_CREATE: libc::c_int = 28;
+const CMD_LINK_DETACH: libc::c_int = 34;
 /// Functions of the kernel that only GPL-compatible programs may call are called by some of ours.
 const LICENSE: &CStr = c"Dual MIT/GPL";
 
@@ -322,7 +323,7 @@ pub(crate) fn load(program: &Program<'_>) -> Result<OwnedFd, LoadError> {
 ///
 /// # Errors
 /// What the kernel said.
-pub(crate) fn link(program: BorrowedFd<'_>, ifindex: u32, attach: u32, flags: u32) -> io::Result<OwnedFd> {
+pub(crate) fn link(program: BorrowedFd<'_>, ifindex: u32, attach: u32, flags: u32) -> io::Result<Attached> {
     let mut attr = LinkCreate {
         prog_fd: program.as_raw_fd() as u32,
         target_ifindex: ifindex,
@@ -333,7 +334,20 @@ pub(crate) fn link(program: BorrowedFd<'_>, ifindex: u32, attach: u32, flags: u3
     // SAFETY: the attribute holds no address.
     let fd = unsafe { call(CMD_LINK_CREATE, &mut attr) }?;
     // SAFETY: a new fd that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(Attached(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// A program on a netdev: a bpf_link. It goes when this is dropped, at once: a child that this process has just forked
+/// holds the fd too until it runs its own program, so closing it would not do.
+#[derive(Debug)]
+pub(crate) struct Attached(OwnedFd);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mut link = self.0.as_raw_fd() as u32;
+        // SAFETY: the attribute holds no address. A refusal (the netdev has gone) leaves it to the closing of the fd.
+        let _ = unsafe { call(CMD_LINK_DETACH, &mut link) };
+    }
 }
 
 /// An array of `entries` values of `value_size` bytes (a multiple of 8), which mmap shows to its creator.

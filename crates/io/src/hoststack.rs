@@ -16,7 +16,7 @@ const DROP: i32 = 2;
 /// Drops everything that a netdev hands to the stack, as long as it lives.
 #[derive(Debug)]
 pub struct HostFilter {
-    _link: OwnedFd,
+    _link: bpf::Attached,
 }
 
 impl HostFilter {

@@ -93,7 +93,7 @@ impl Mode {
 /// What outlives the queues. In this order: no frame is redirected any more, then the sockets are closed and
 /// their chunks come back, then the device is as it was.
 struct Guard {
-    _link: OwnedFd,
+    _link: bpf::Attached,
     _sockets: Vec<Arc<Socket>>,
     _promiscuous: Option<OwnedFd>,
     _features: Option<features::TurnedOff>,
@@ -273,7 +273,11 @@ impl Port<'_> {
     }
 
     /// Attaches the program, and says why a mode before the one taken was refused.
-    fn attach(&self, modes: &[Mode], map: &OwnedFd) -> Result<(OwnedFd, Mode, Option<io::Error>), OpenError> {
+    fn attach(
+        &self,
+        modes: &[Mode],
+        map: &OwnedFd,
+    ) -> Result<(bpf::Attached, Mode, Option<io::Error>), OpenError> {
         let program = self.load(map)?;
         let mut refusal = None;
         for &mode in modes {

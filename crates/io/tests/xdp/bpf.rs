@@ -5,11 +5,23 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 const PROG_LOAD: i64 = 5;
 const LINK_CREATE: i64 = 28;
+const LINK_DETACH: i64 = 34;
 const XDP: u32 = 37;
 const TCX_EGRESS: u32 = 47;
 
-/// An attached program; goes when dropped.
-pub(crate) struct Attached(#[expect(dead_code, reason = "held")] OwnedFd);
+/// An attached program; goes when dropped, at once. (Closing the link would not do: a child that another test has just
+/// forked may hold it too.)
+pub(crate) struct Attached(OwnedFd);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let link = self.0.as_raw_fd();
+        // SAFETY: the attribute is an fd alone.
+        let detached =
+            unsafe { libc::syscall(libc::SYS_bpf, LINK_DETACH, &raw const link, size_of_val(&link)) };
+        assert_eq!(detached, 0, "{}", io::Error::last_os_error());
+    }
+}
 
 /// Passes every frame, in the driver.
 pub(crate) fn pass(ifindex: u32) -> io::Result<Attached> {
