@@ -68,8 +68,8 @@ pub fn udp(from: &Host, to: &Host, address: &str, sizes: &[usize]) {
     }
 }
 
-/// Everything up to the sender's end. All of it has to come soon: TCP gets through in the end, segment by segment, where
-/// every large frame is lost.
+/// Everything up to the sender's end. All of it has to come soon: TCP gets through in the end, segment by segment,
+/// where every large frame is lost.
 fn receive(mut stream: TcpStream, len: usize) -> io::Result<Vec<u8>> {
     let end = Instant::now() + SOON;
     let (mut received, mut buffer) = (Vec::with_capacity(len), vec![0; 1 << 16]);

@@ -7,8 +7,8 @@ use vswitch_netns::{Namespace, Scratch};
 
 use crate::wait::{SOON, wait_until};
 
-/// Knows how things were before, and a program with all its descendants, wherever they are, by the temporary folder that
-/// it gives them.
+/// Knows how things were before, and a program with all its descendants, wherever they are, by the temporary folder
+/// that it gives them.
 #[derive(Debug)]
 pub struct Witness {
     folder: Scratch,

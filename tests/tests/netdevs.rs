@@ -30,8 +30,8 @@ host = [
 
 const TO: [(&str, &str); 2] = [("a", "10.0.0.2"), ("b", "10.0.0.1")];
 
-/// Load in both directions, until dropped. (Every ping of a host is shown all answers that come to it, so with a flood of
-/// them it may miss its own.)
+/// Load in both directions, until dropped. (Every ping of a host is shown all answers that come to it, so with a
+/// flood of them it may miss its own.)
 fn load(lab: &Lab) -> Vec<Process> {
     TO.map(|(host, to)| lab.host(host).start("ping", ["-q", "-i", "0.001", to])).into()
 }
@@ -226,8 +226,8 @@ fn who_has(from: Mac) -> Frame {
 /// EtherType of ARP.
 const ARP: u16 = 0x0806;
 
-/// Asks for the address that the switch's own host has, one time after the other until told to stop; how many times, and how
-/// many answers came.
+/// Asks for the address that the switch's own host has, one time after the other until told to stop; how many times,
+/// and how many answers came.
 fn ask(host: &Host, stop: &AtomicBool) -> (u64, u64) {
     let (link, request) = (host.raw(), who_has(host.mac));
     let (mut asked, mut answered) = (0, 0);

@@ -166,7 +166,8 @@ fn a_hosts_own_vxlan_carries_tcp_and_udp_over_every_kind() {
         let inner = ["fd01::1", "fd01::2"];
         for (a, b) in pairs(lab).filter(|(a, b)| a.name < b.name) {
             let (of_a, of_b) = (addresses(&a.name), addresses(&b.name));
-            // Outer IPv4 with and without a checksum, and outer IPv6, whose checksum is no choice (RFC 8200 section 8.1).
+            // Outer IPv4 with and without a checksum, and outer IPv6, whose checksum is no choice (RFC 8200 section
+            // 8.1).
             for (version, options) in [(0, "udpcsum"), (0, "noudpcsum"), (1, "")] {
                 make_tunnel([(a, &of_a[version]), (b, &of_b[version])], inner, options);
                 for (from, to, at) in [(a, b, inner[1]), (b, a, inner[0])] {

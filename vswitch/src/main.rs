@@ -119,8 +119,8 @@ fn load(file: &Path) -> Result<Topology, ExitCode> {
     })
 }
 
-/// Raises the soft limit of open files to the hard one. A `packet` port takes two and one for each worker; the usual soft
-/// limit of 1024 is for programs that call select(2).
+/// Raises the soft limit of open files to the hard one. A `packet` port takes two and one for each worker; the usual
+/// soft limit of 1024 is for programs that call select(2).
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| (soft, hard)));
@@ -147,6 +147,7 @@ fn as_configured() -> Options {
 async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
     // Before anything else: a signal that nobody waits for would end the daemon.
     let hangup = signal(SignalKind::hangup()).map_err(|e| format!("signals: {e}"))?;
+    let end = until_told_to_end().map_err(|e| format!("signals: {e}"))?;
     let socket = Socket::bind(&args.socket).map_err(|e| format!("{}: {e}", args.socket.display()))?;
     raise_descriptor_limit();
     let pool = Pool::new(FRAMES).map_err(|e| format!("no memory for frames: {e}"))?;
@@ -161,7 +162,6 @@ async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
             tracing::error!(%error, "the API has ended");
         }
     });
-    let end = until_told_to_end().map_err(|e| format!("signals: {e}"))?;
     tokio::spawn(reload_on_hangup(hangup, args.config.clone(), remote));
     tracing::info!(socket = %args.socket.display(), "ready");
     control.run(jobs, end).await.map_err(|e| format!("the links cannot be followed any more: {e}"))

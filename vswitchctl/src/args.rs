@@ -157,7 +157,7 @@ pub(crate) struct PortOptions {
     /// The largest packet in bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<Setting<u32>>,
-    /// Attach even the netdev that carries the default route or this session; in a file: force = true
+    /// Attach even the netdev that carries the default route or your SSH connection; in a file: force = true
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -244,7 +244,7 @@ pub(crate) struct Apply {
     /// Say what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Attach even the netdev that carries the default route or this session; in a file: force = true
+    /// Attach even the netdev that carries the default route or your SSH connection; in a file: force = true
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -275,8 +275,8 @@ fn vxlan_is_for_later(_: &str) -> Result<std::convert::Infallible, String> {
     Err("VXLAN is not supported by this version yet; leave --vni out".to_owned())
 }
 
-/// Where this session comes from, as sshd tells: its netdev must not be taken away by mistake. sudo takes the
-/// variable out of the environment, so the ancestors are asked too.
+/// Where the caller's SSH connection comes from, as sshd tells: its netdev must not be taken away by mistake. sudo
+/// takes the variable out of the environment, so the ancestors are asked too.
 pub(crate) fn session() -> Option<IpAddr> {
     let own = std::env::var("SSH_CONNECTION").ok();
     let parents = std::iter::successors(parent_of("self"), |pid| parent_of(pid));

@@ -33,7 +33,8 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// A rig for batches of `batch` frames, with `macs` stations in the FDB: half of them behind each port, one at least.
+    /// A rig for batches of `batch` frames, with `macs` stations in the FDB: half of them behind each port, one at
+    /// least.
     pub(super) fn new(batch: usize, macs: u32) -> Result<Self> {
         let stations = (macs / 2).max(1);
         let fdb = Arc::new(Fdb::new(2 * stations as usize));

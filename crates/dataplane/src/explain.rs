@@ -19,7 +19,8 @@ use crate::{NetId, PortId, Reason, Snapshot, Verdict};
 pub struct Step {
     /// The pipeline step, as in `vlan`.
     pub stage: &'static str,
-    /// What it decided and why, in words. Ports and networks as `{port N}` and `{network N}`, to be named by the caller.
+    /// What it decided and why, in words. Ports and networks as `{port N}` and `{network N}`, to be named by the
+    /// caller.
     pub text: String,
 }
 

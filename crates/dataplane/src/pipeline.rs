@@ -59,7 +59,8 @@ pub(crate) trait Effects {
     fn learn(&mut self, cx: &Context<'_>, network: NetId, slot: &Slot) -> Learn;
     /// Where the destination is, sources of this batch included.
     fn lookup(&self, cx: &Context<'_>, slot: &Slot) -> Option<PortId>;
-    /// Whether the ingress port's limit lets one more frame of this class be flooded, which stands for `frames` on the wire.
+    /// Whether the ingress port's limit lets one more frame of this class be flooded, which stands for `frames` on
+    /// the wire.
     fn may_flood(&mut self, cx: &Context<'_>, class: Class, frames: u32) -> bool;
     /// Says what `stage` decided.
     fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String);

@@ -106,7 +106,8 @@ pub struct Network {
 }
 
 impl Trunk {
-    /// The trunk that carries `entries`, and untagged frames as `native`. A VLAN ID given twice means the later network.
+    /// The trunk that carries `entries`, and untagged frames as `native`. A VLAN ID given twice means the later
+    /// network.
     #[must_use]
     pub fn new(entries: &[TrunkEntry], native: Option<NetId>) -> Self {
         let highest = entries.iter().map(|e| e.network).chain(native).map(NetId::index).max();

@@ -233,6 +233,13 @@ struct MapElement {
     flags: u64,
 }
 
+impl MapElement {
+    /// `key` and the address `value` are to be good for the call.
+    fn new(map: BorrowedFd<'_>, key: *const u32, value: u64) -> Self {
+        Self { map_fd: map.as_raw_fd() as u32, pad: 0, key: key as u64, value, flags: 0 }
+    }
+}
+
 #[repr(C)]
 #[derive(Default)]
 struct ProgTestRun {
@@ -275,7 +282,8 @@ struct LinkCreate {
     expected_revision: u64,
 }
 
-/// One bpf(2) call with the first bytes of `union bpf_attr`; the kernel takes the rest as zero, and refuses stray bytes.
+/// One bpf(2) call with the first bytes of `union bpf_attr`; the kernel takes the rest as zero, and refuses stray
+/// bytes.
 ///
 /// # Safety
 /// `attr` is what `cmd` expects, and its addresses are good for the call.
@@ -393,13 +401,7 @@ fn create_map(mut attr: MapCreate) -> io::Result<OwnedFd> {
 /// What the kernel said.
 pub(crate) fn set_socket(map: BorrowedFd<'_>, key: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
     let value = socket.as_raw_fd();
-    let mut attr = MapElement {
-        map_fd: map.as_raw_fd() as u32,
-        pad: 0,
-        key: (&raw const key) as u64,
-        value: (&raw const value) as u64,
-        flags: 0,
-    };
+    let mut attr = MapElement::new(map, &raw const key, (&raw const value) as u64);
     // SAFETY: key and value are four bytes, as the map says, and outlive the call.
     unsafe { call(CMD_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
@@ -410,13 +412,7 @@ pub(crate) fn set_socket(map: BorrowedFd<'_>, key: u32, socket: BorrowedFd<'_>) 
 /// What the kernel said.
 pub(crate) fn first_value(map: BorrowedFd<'_>) -> io::Result<u64> {
     let (key, mut value) = (0_u32, 0_u64);
-    let mut attr = MapElement {
-        map_fd: map.as_raw_fd() as u32,
-        pad: 0,
-        key: (&raw const key) as u64,
-        value: (&raw mut value) as u64,
-        flags: 0,
-    };
+    let mut attr = MapElement::new(map, &raw const key, (&raw mut value) as u64);
     // SAFETY: key and value are as long as the map says, and outlive the call.
     unsafe { call(CMD_MAP_LOOKUP_ELEM, &mut attr) }?;
     Ok(value)

@@ -1,8 +1,8 @@
 //! Keeps the host's own network stack off the netdev of a port.
 //!
-//! Frames that come in by a port belong to the switch alone. A tcx ingress program drops them all, after XDP programs and
-//! packet sockets saw them and before IP does: no address on the netdev answers, no bridge or macvlan above it hears
-//! anything. It depends on no driver, so it can stay while the port has another device, or none.
+//! Frames that come in by a port belong to the switch alone. A tcx ingress program drops them all, after XDP programs
+//! and packet sockets saw them and before IP does: no address on the netdev answers, no bridge or macvlan above it
+//! hears anything. It depends on no driver, so it can stay while the port has another device, or none.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,8 +20,9 @@ pub struct HostFilter {
 }
 
 impl HostFilter {
-    /// On the netdev with this interface index in the calling thread's network namespace. It comes before all tcx programs
-    /// that are there: one that accepts a frame would end their chain. The kernel lets a process have one for each netdev.
+    /// On the netdev with this interface index in the calling thread's network namespace. It comes before all tcx
+    /// programs that are there: one that accepts a frame would end their chain. The kernel lets a process have one
+    /// for each netdev.
     ///
     /// # Errors
     /// What the kernel said; before Linux 6.6 there is no tcx.

@@ -1,7 +1,7 @@
 //! Records what passes a port into a pcap file, for tests.
 //!
-//! Tags are written into the bytes; offload metadata is not recorded. There is no clock here: a frame's time stamp is its
-//! number in microseconds, so that recordings of the same run are equal.
+//! Tags are written into the bytes; offload metadata is not recorded. There is no clock here: a frame's time stamp is
+//! its number in microseconds, so that recordings of the same run are equal.
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;

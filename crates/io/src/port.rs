@@ -92,7 +92,8 @@ pub struct TxReport {
     pub full: u32,
     /// Dropped, since the kernel refused them.
     pub refused: u32,
-    /// Times that the kernel or the peer took nothing, or nothing more, however often asked (no frames: not in the sum).
+    /// Times that the kernel or the peer took nothing, or nothing more, however often asked (no frames: not in the
+    /// sum).
     pub stalls: u32,
 }
 

@@ -1,8 +1,8 @@
 //! vhost-user: a guest's virtio-net rings in shared memory (VIRTIO 1.2; QEMU, docs/interop/vhost-user.rst).
 //!
-//! The front end (QEMU, Cloud Hypervisor, user-mode Linux, DPDK's virtio-user) connects to a Unix socket, or listens on it,
-//! shares the guest's memory and says where the rings are. From then on workers copy frames out of and into the guest's
-//! buffers, and no system call is made for a frame while both sides poll.
+//! The front end (QEMU, Cloud Hypervisor, user-mode Linux, DPDK's virtio-user) connects to a Unix socket, or listens
+//! on it, shares the guest's memory and says where the rings are. From then on workers copy frames out of and into
+//! the guest's buffers, and no system call is made for a frame while both sides poll.
 //!
 //! | module | what |
 //! |---|---|
@@ -13,12 +13,13 @@
 //! | `connection`, `control` | the socket and the thread |
 //! | `vring`, `device` | what workers and the control thread share: a ring behind a lock that is held for one batch |
 //!
-//! A port without a front end is open, receives nothing and drops what is sent to it; [`Watch`] tells when that changes. A front end
-//! may leave and come back, as may the switch: rings are taken up where they are. (That holds for split rings. The position in a
-//! packed one is in no shared memory; a front end that loses its back end without a word has to set it up anew.)
+//! A port without a front end is open, receives nothing and drops what is sent to it; [`Watch`] tells when that
+//! changes. A front end may leave and come back, as may the switch: rings are taken up where they are. (That holds
+//! for split rings. The position in a packed one is in no shared memory; a front end that loses its back end without
+//! a word has to set it up anew.)
 //!
-//! Trust: a guest can stop its own rings at most, see [`ring`]. A front end can do no more, but for one thing: one that clears
-//! `O_NONBLOCK` of what it is interrupted by, and fills it, makes the worker wait.
+//! Trust: a guest can stop its own rings at most, see [`ring`]. A front end can do no more, but for one thing: one
+//! that clears `O_NONBLOCK` of what it is interrupted by, and fills it, makes the worker wait.
 
 use std::fs;
 use std::io;

@@ -214,7 +214,8 @@ fn guest(name: &str) -> File {
     tun
 }
 
-/// A large datagram with the vnet header of a guest that leaves `gso_type` to do: in parts of 1000 bytes, checksum needed.
+/// A large datagram with the vnet header of a guest that leaves `gso_type` to do: in parts of 1000 bytes, checksum
+/// needed.
 fn large_datagram(gso_type: u8) -> ([u8; 10], Vec<u8>) {
     let mut bytes = ethernet(14 + 20 + 8 + 3000, 3);
     let ip = [0x45, 0, 11, 212, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];

@@ -1,10 +1,10 @@
 //! Network namespaces, the veths between them, the processes in them and their files, for the lab and the tests.
 //!
-//! **Nothing here has a name that outlives its owner.** A [`Namespace`] is an open descriptor, not a mount
-//! under `/run/netns`; a [`Process`] asks the kernel to be killed with the thread that started it; a [`Scratch`]
-//! folder is mounted nowhere. So when the owner goes, in whatever way (`SIGKILL` included), the kernel takes the
-//! namespaces, the veths in them, the processes and the files with it: there is no clean-up to forget, no name to collide with a parallel test, and
-//! nothing stale to reap at the next start.
+//! **Nothing here has a name that outlives its owner.** A [`Namespace`] is an open descriptor, not a mount under
+//! `/run/netns`; a [`Process`] asks the kernel to be killed with the thread that started it; a [`Scratch`] folder is
+//! mounted nowhere. So when the owner goes, in whatever way (`SIGKILL` included), the kernel takes the namespaces,
+//! the veths in them, the processes and the files with it: there is no clean-up to forget, no name to collide with a
+//! parallel test, and nothing stale to reap at the next start.
 //!
 //! Links are made over rtnetlink rather than by running `ip`: the lab is a part of `vswitchctl` and must
 //! work where iproute2 is not installed, and the kernel's error number arrives unparsed.

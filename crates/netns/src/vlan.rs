@@ -15,7 +15,22 @@ use crate::{Error, Namespace, Result};
 /// Keeps a link in its VLAN; the link is a plain one again when this is dropped.
 #[derive(Debug)]
 pub struct TaggedLink {
-    _programs: [OwnedFd; 2],
+    _programs: [Attached; 2],
+}
+
+/// A program on a link. It goes when this is dropped, at once: closing the descriptor would not do, which a child
+/// that was just forked holds too until it runs its own program.
+#[derive(Debug)]
+struct Attached(OwnedFd);
+
+impl Drop for Attached {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        let mut link = self.0.as_raw_fd() as u32;
+        // SAFETY: the attribute holds no address. A refusal (the link has gone) leaves it to the closing of the
+        // descriptor.
+        let _ = unsafe { bpf(LINK_DETACH, &mut link) };
+    }
 }
 
 impl Namespace {
@@ -33,6 +48,7 @@ impl Namespace {
 // linux/bpf.h
 const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
+const LINK_DETACH: libc::c_int = 34;
 const SCHED_CLS: u32 = 3;
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
@@ -111,9 +127,9 @@ struct LinkCreate {
     relative: [u32; 4],
 }
 
-fn attach(insns: &[Insn], ifindex: u32, attach: u32) -> io::Result<OwnedFd> {
+fn attach(insns: &[Insn], ifindex: u32, attach: u32) -> io::Result<Attached> {
     let program = load(insns, attach)?;
-    link(program.as_fd(), ifindex, attach)
+    link(program.as_fd(), ifindex, attach).map(Attached)
 }
 
 #[allow(unsafe_code)]
@@ -131,7 +147,7 @@ fn load(insns: &[Insn], attach: u32) -> io::Result<OwnedFd> {
         attach,
     };
     // SAFETY: the instructions and the licence outlive the call.
-    unsafe { bpf(PROG_LOAD, &mut attr) }
+    unsafe { bpf(PROG_LOAD, &mut attr) }.map(owned)
 }
 
 #[allow(unsafe_code)]
@@ -139,17 +155,23 @@ fn link(program: BorrowedFd<'_>, ifindex: u32, attach: u32) -> io::Result<OwnedF
     let program = program.as_raw_fd() as u32;
     let mut attr = LinkCreate { program, ifindex, attach, flags: 0, relative: [0; 4] };
     // SAFETY: the attribute holds no address.
-    unsafe { bpf(LINK_CREATE, &mut attr) }
+    unsafe { bpf(LINK_CREATE, &mut attr) }.map(owned)
 }
 
-/// A bpf(2) command that answers with a new descriptor.
+/// A bpf(2) command, and its answer.
 ///
 /// # Safety
 /// `attr` is what `command` expects, and its addresses are good for the call.
 #[allow(unsafe_code)]
-unsafe fn bpf<A>(command: libc::c_int, attr: &mut A) -> io::Result<OwnedFd> {
+unsafe fn bpf<A>(command: libc::c_int, attr: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: the pointer and size are those of `attr`; the rest is the caller's promise.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
+    Ok(Errno::result(answer)?)
+}
+
+/// The descriptor that a command has answered with.
+#[allow(unsafe_code)]
+fn owned(answer: libc::c_long) -> OwnedFd {
     // SAFETY: the kernel has just returned this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(Errno::result(fd)? as i32) })
+    unsafe { OwnedFd::from_raw_fd(answer as i32) }
 }

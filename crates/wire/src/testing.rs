@@ -88,7 +88,8 @@ enum L4 {
     Udp { source: u16, destination: u16 },
 }
 
-/// A frame from `source` to `destination`, whose EtherType is one for experiments (IEEE 802: 0x88b5) until told otherwise.
+/// A frame from `source` to `destination`, whose EtherType is one for experiments (IEEE 802: 0x88b5) until told
+/// otherwise.
 #[must_use]
 pub const fn frame(destination: Mac, source: Mac) -> FrameBuilder {
     FrameBuilder {

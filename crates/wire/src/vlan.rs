@@ -90,7 +90,8 @@ pub fn peek(bytes: &[u8]) -> Option<Tag> {
     }
 }
 
-/// Takes the outermost 802.1Q (not 802.1ad) tag out of the bytes into the metadata, unless the metadata has one already.
+/// Takes the outermost 802.1Q (not 802.1ad) tag out of the bytes into the metadata, unless the metadata has one
+/// already.
 pub fn pop<F: FrameBuf>(frame: &mut F) {
     if frame.meta().tag.is_some() {
         return;

@@ -298,7 +298,8 @@ impl Control {
     }
 
     /// A tap's netdev is the switch's, so it gets the MTU that the port is given. One that is in another namespace is
-    /// its owner's to change; the port keeps to its own MTU either way. Without an MTU of its own it has the usual one again.
+    /// its owner's to change; the port keeps to its own MTU either way. Without an MTU of its own it has the usual
+    /// one again.
     fn set_tap_mtus(&self, old: &Topology) {
         let before = by_name(&old.port);
         for port in self.desired.port.iter().filter(|p| p.kind == topology::Kind::Tap) {

@@ -33,8 +33,8 @@ pub(super) struct DeviceInput<'a> {
     pub(super) mtu: u32,
 }
 
-/// The MTU that a port enforces, in bytes: what was asked for, or the netdev's, and never more than netdev and driver can
-/// carry. A tap's netdev is given what was asked for; where it is out of sight, its own MTU is not known.
+/// The MTU that a port enforces, in bytes: what was asked for, or the netdev's, and never more than netdev and driver
+/// can carry. A tap's netdev is given what was asked for; where it is out of sight, its own MTU is not known.
 pub(super) fn effective_mtu(config: &topology::Port, device: &DeviceInput<'_>) -> u32 {
     let mtu = match config.mtu {
         Some(mtu) if device.facts.kind == vswitch_io::Kind::Tap => mtu,

@@ -116,8 +116,9 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    /// Opens the devices of `ports`, many at a time; the results are in their order. The host is kept off each netdev before
-    /// that, so that it never answers a frame that the switch carries as well; it is off those that are refused here too.
+    /// Opens the devices of `ports`, many at a time; the results are in their order. The host is kept off each netdev
+    /// before that, so that it never answers a frame that the switch carries as well; it is off those that are
+    /// refused here too.
     pub(super) fn open(
         self,
         ports: &[&Port],
@@ -150,8 +151,8 @@ impl Opener {
         }
     }
 
-    /// `auto` (docs/decisions/0003-kind-of-a-port.md): devices whose frames are made by a stack on this host bring GSO and
-    /// unfinished checksums, which AF_PACKET keeps and AF_XDP cannot; a NIC brings finished frames of one
+    /// `auto` (docs/decisions/0003-kind-of-a-port.md): devices whose frames are made by a stack on this host bring
+    /// GSO and unfinished checksums, which AF_PACKET keeps and AF_XDP cannot; a NIC brings finished frames of one
     /// segment, which AF_XDP moves at less cost.
     fn open_auto(self, link: &Link) -> Result<Opened, OpenError> {
         let because = |mut opened: Opened, why: String| {

@@ -1,8 +1,8 @@
 //! The netdevs that the host's own stack is kept off.
 //!
-//! A filter belongs to a netdev for as long as a port is configured for it, attached or not: were it part of the attachment,
-//! the host would hear and answer frames whenever a port is attached anew. Taps are the host's to use and have none;
-//! nor have netdevs that the switch may not take.
+//! A filter belongs to a netdev for as long as a port is configured for it, attached or not: were it part of the
+//! attachment, the host would hear and answer frames whenever a port is attached anew. Taps are the host's to use and
+//! have none; nor have netdevs that the switch may not take.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -26,8 +26,8 @@ enum Followed {
     Gone,
 }
 
-/// The netdev of a tap is the switch's: it is up, and has the MTU that the port is given. Not before it is adopted, since
-/// one that existed before is to be as it was when the change is refused.
+/// The netdev of a tap is the switch's: it is up, and has the MTU that the port is given. Not before it is adopted,
+/// since one that existed before is to be as it was when the change is refused.
 fn set_up_tap(config: &Port) {
     let netdev = config.netdev();
     let mtu_set = config.mtu.map_or(Ok(()), |mtu| tap::set_mtu(netdev, mtu));
@@ -187,7 +187,8 @@ impl Control {
         Some(NewQueues { port, attachment, rx, tx })
     }
 
-    /// Gives queues to the workers. After the snapshot, since a frame of a port that it does not know could not be counted.
+    /// Gives queues to the workers. After the snapshot, since a frame of a port that it does not know could not be
+    /// counted.
     pub(super) async fn serve(&self, queues: Vec<NewQueues>) {
         for NewQueues { port, attachment, rx, tx } in queues {
             self.workers.attach(port, attachment, rx, tx).await;

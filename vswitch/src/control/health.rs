@@ -9,8 +9,8 @@ use vswitch_wire::Instant;
 
 use crate::worker::{CHORES, Pulse};
 
-/// A worker that has not beaten for so long hangs, or gets no CPU. One that sleeps beats each second one [`CHORES`] at the
-/// latest.
+/// A worker that has not beaten for so long hangs, or gets no CPU. One that sleeps beats each second one [`CHORES`]
+/// at the latest.
 const SILENCE: Duration = CHORES.saturating_mul(6);
 /// The pool runs low when fewer than one in so many frames are free.
 const LOW: usize = 16;

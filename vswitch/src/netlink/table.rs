@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 /// One netdev of the daemon's network namespace.
@@ -142,7 +140,7 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) => link.controller = Some(*index).filter(|&i| i != 0),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind_name(kind)),
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
                     _ => None,
                 });
             }
@@ -150,10 +148,6 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
         }
     }
     (!link.name.is_empty()).then_some(link)
-}
-
-fn kind_name(kind: &InfoKind) -> String {
-    kind.to_string()
 }
 
 #[cfg(test)]

@@ -95,7 +95,8 @@ pub struct Workers {
 /// What a worker is doing, for `status`.
 #[derive(Debug, Default)]
 pub struct Pulse {
-    /// When it last did its chores, in nanoseconds of the daemon's clock: every [`CHORES`], asleep or not, unless it hangs.
+    /// When it last did its chores, in nanoseconds of the daemon's clock: every [`CHORES`], asleep or not, unless it
+    /// hangs.
     pub beat_ns: AtomicU64,
     /// Receive queues that it serves.
     pub queues: AtomicU32,
@@ -158,8 +159,8 @@ impl Workers {
         }
     }
 
-    /// Gives every worker its share of a port's queues: `tx` holds one for each worker. Done when every worker has taken it.
-    /// `attachment` comes back in events about these queues.
+    /// Gives every worker its share of a port's queues: `tx` holds one for each worker. Done when every worker has
+    /// taken it. `attachment` comes back in events about these queues.
     pub async fn attach(
         &self,
         port: PortId,

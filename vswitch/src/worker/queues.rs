@@ -32,8 +32,10 @@ pub(super) struct Slot {
     rest: FrameVec,
     /// Frames that it had sent beyond its share: turns that it sits out, [`BATCH_MAX`] frames each.
     debt: u32,
-    /// What [`RxQueue::missed`] said last.
+    /// What was missed at the last look.
     missed: u64,
+    /// Frames of `rest` that were given up.
+    given_up: u64,
     /// Names the slot in epoll.
     token: u64,
     parked: bool,
@@ -76,8 +78,18 @@ impl RxSet {
         let token = self.next_token;
         self.next_token += 1;
         let rest = FrameVec::new(BATCH_MAX);
-        let slot =
-            Slot { port, attachment, queue, busy_at: now, rest, debt: 0, missed: 0, token, parked: false };
+        let slot = Slot {
+            port,
+            attachment,
+            queue,
+            busy_at: now,
+            rest,
+            debt: 0,
+            missed: 0,
+            given_up: 0,
+            token,
+            parked: false,
+        };
         self.slots.push(slot);
         self.rebuild_active();
     }
@@ -188,9 +200,14 @@ impl Slot {
         self.debt > 0 || !self.rest.is_empty()
     }
 
+    /// Drops the frames that were received and have not had their turn; they are missed.
+    pub(super) fn give_up_rest(&mut self) {
+        self.given_up += self.rest.drain().count() as u64;
+    }
+
     /// Frames missed since the last call.
     pub(super) fn newly_missed(&mut self) -> u64 {
-        let before = mem::replace(&mut self.missed, self.queue.missed());
+        let before = mem::replace(&mut self.missed, self.queue.missed() + self.given_up);
         self.missed.saturating_sub(before)
     }
 

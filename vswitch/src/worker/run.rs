@@ -11,7 +11,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::EpollTimeout;
 use nix::unistd::Pid;
 use vswitch_dataplane::{BATCH_MAX, Batch, Pipeline, PortId, Snapshot, Verdict};
-use vswitch_io::FrameVec;
+use vswitch_io::{FrameVec, RxQueue};
 use vswitch_wire::Instant;
 
 use super::dispatch::Dispatch;
@@ -135,11 +135,17 @@ impl Worker {
     fn lose(&mut self, port: PortId, attachment: u64, error: vswitch_io::PortError) {
         // The channel holds more events than there are ports, and each port is lost once.
         let _ = self.events.try_send(Event::PortLost { port, attachment, error });
-        self.count_missed(|slot| slot.port == port);
-        drop(self.rx.remove(port));
+        drop(self.take_queues(port));
     }
 
-    /// Counts what the kernel has dropped at these queues since the last time.
+    /// Takes the queues of a port out. What they had and did not get to is counted.
+    fn take_queues(&mut self, port: PortId) -> Vec<Box<dyn RxQueue>> {
+        self.rx.all().filter(|slot| slot.port == port).for_each(Slot::give_up_rest);
+        self.count_missed(|slot| slot.port == port);
+        self.rx.remove(port)
+    }
+
+    /// Counts what was missed at these queues since the last time.
     fn count_missed(&mut self, is_meant: impl Fn(&Slot) -> bool) {
         let snapshot = self.snapshot.load();
         for slot in self.rx.all().filter(|slot| is_meant(slot)) {
@@ -179,8 +185,7 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Detach { port, done } => {
-                    self.count_missed(|slot| slot.port == port);
-                    let rx = self.rx.remove(port);
+                    let rx = self.take_queues(port);
                     let tx = self.dispatch.remove(port);
                     let _ = done.send(tx.map(|tx| Queues { rx, tx }));
                 }

@@ -329,6 +329,7 @@ fn what_was_missed_just_before_the_detach_is_counted() {
 /// One worker whose turns a test takes itself.
 struct ByHand {
     worker: Worker,
+    commands: mpsc::Sender<Command>,
     clock: Clock,
     counters: Vec<Arc<[PortCounters]>>,
     ends: Vec<Opened>,
@@ -354,7 +355,7 @@ impl ByHand {
             ends.push(far);
         }
         assert!(worker.obey());
-        Self { worker, clock: setup.clock, counters, ends, cache: pool.cache() }
+        Self { worker, commands, clock: setup.clock, counters, ends, cache: pool.cache() }
     }
 
     fn send<'a>(&mut self, n: usize, frames: impl IntoIterator<Item = &'a VecFrame>) {
@@ -456,4 +457,19 @@ fn a_worker_beats_asleep_or_not() {
             rig.wait_for("another beat", |rig| beat(rig) > before);
         }
     }
+}
+
+#[test]
+fn what_waits_for_its_turn_when_the_port_goes_is_counted() {
+    let pool = PoolConfig { wire: WIRE, large: 128 };
+    let mut rig = ByHand::new(&[Caps::ALL, Caps::NONE], pool);
+    let dear = frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2, 0x10).payload(&[7; 48_000]).gso(48);
+    rig.send(0, std::iter::repeat_n(&dear, 64));
+    rig.serve();
+    let received = rig.counters[0][0].rx_packets.get();
+    assert!((1..64).contains(&received), "{received}");
+    let (done, _taken) = oneshot::channel();
+    rig.commands.send(Command::Detach { port: PortId(0), done }).unwrap();
+    assert!(rig.worker.obey());
+    assert_eq!(received + rig.counters[0][0].rx_missed.get(), 64);
 }

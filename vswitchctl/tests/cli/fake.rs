@@ -1,4 +1,5 @@
-//! A daemon with one fixed state, on a Unix socket in a scratch folder: what `vswitchctl` prints depends on nothing else.
+//! A daemon with one fixed state, on a Unix socket in a scratch folder: what `vswitchctl` prints depends on nothing
+//! else.
 
 use std::io;
 use std::os::unix::net::UnixListener;

@@ -1,9 +1,9 @@
 //! Refuses frames that would block the receive ring.
 //!
 //! A vnet header knows GSO of TCP and of UDP (`UDP_SEGMENT`). For a frame of any other GSO type (SCTP; the UDP
-//! fragmentation of a hostile guest, who only has to write `gso_type` 3) the kernel's `tpacket_rcv` marks the ring's next slot as
-//! taken, finds that it can make no header, drops the frame, and forgets the mark: the slot is never filled, and
-//! since slots are filled in order no frame is received any more (seen with Linux 6.18).
+//! fragmentation of a hostile guest, who only has to write `gso_type` 3) the kernel's `tpacket_rcv` marks the ring's
+//! next slot as taken, finds that it can make no header, drops the frame, and forgets the mark: the slot is never
+//! filled, and since slots are filled in order no frame is received any more (seen with Linux 6.18).
 //!
 //! So they are kept from the ring by a socket filter, which the kernel runs before it takes a slot. A program sees
 //! the segment size, but not the GSO type, and the bytes do not tell (UDP has two types, and the sender may lie);

@@ -139,8 +139,9 @@ impl Rx {
         }
     }
 
-    /// The kernel drops frames for want of an empty slot, or of a vnet header. So a ring that was empty at the last look,
-    /// gave out nothing since, and is empty, while frames were dropped, is blocked: there is no way but a new one.
+    /// The kernel drops frames for want of an empty slot, or of a vnet header. So a ring that was empty at the last
+    /// look, gave out nothing since, and is empty, while frames were dropped, is blocked: there is no way but a new
+    /// one.
     fn look_for_block(&mut self) {
         let is_empty = self.ring.slot(self.next).status() & libc::TP_STATUS_USER == 0;
         self.missed += u64::from(self.socket.dropped().unwrap_or(0));

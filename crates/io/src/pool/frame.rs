@@ -83,7 +83,8 @@ impl Frame {
         self.span.len = len.min(self.capacity()) as u32;
     }
 
-    /// Moves the start of an empty frame to the front, not past [`super::HEADROOM`], where that gives room for `len` bytes.
+    /// Moves the start of an empty frame to the front, not past [`super::HEADROOM`], where that gives room for `len`
+    /// bytes.
     pub(super) fn make_room(&mut self, len: usize) {
         let end = Pool::buffer_len(self.class());
         let start = end.saturating_sub(len).max(super::HEADROOM) as u32;

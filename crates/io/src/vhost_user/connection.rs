@@ -1,7 +1,7 @@
 //! The socket: bytes and file descriptors to messages, whole ones only.
 //!
-//! Never more than the current message is read, so that file descriptors cannot get to a wrong one: the kernel gives them out
-//! with the first byte that they were sent with.
+//! Never more than the current message is read, so that file descriptors cannot get to a wrong one: the kernel gives
+//! them out with the first byte that they were sent with.
 
 use std::io::{self, Write};
 use std::mem;

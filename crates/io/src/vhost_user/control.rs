@@ -1,5 +1,5 @@
-//! The control thread of a port: waits for the front end, and serves it until it leaves. Then everything that came from it
-//! is gone, and the next may come.
+//! The control thread of a port: waits for the front end, and serves it until it leaves. Then everything that came
+//! from it is gone, and the next may come.
 //!
 //! As a client it asks for the socket again and again, since nothing tells of a server that begins to listen.
 
@@ -152,7 +152,8 @@ impl Control {
     }
 }
 
-/// Obeys some of the messages that have come: a front end that sends and sends must not keep the port from being closed.
+/// Obeys some of the messages that have come: a front end that sends and sends must not keep the port from being
+/// closed.
 fn obey(connection: &mut Connection, session: &mut Session) -> Result<(), Over> {
     for _ in 0..MESSAGES {
         let Some(message) = connection.receive()? else { break };

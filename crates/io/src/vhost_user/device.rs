@@ -11,7 +11,8 @@ use super::vring::{Vring, eventfd, signal};
 
 /// The rings of a virtio-net device, and news between its threads.
 pub(super) struct Device {
-    /// For each queue pair the ring that the guest receives by, then the one that it transmits by (VIRTIO 1.2 section 5.1.2).
+    /// For each queue pair the ring that the guest receives by, then the one that it transmits by (VIRTIO 1.2 section
+    /// 5.1.2).
     vrings: Vec<Vring>,
     /// A MAC to be announced, with [`ANNOUNCED`].
     announce: AtomicU64,

@@ -52,8 +52,8 @@ impl Features {
         Self(bits)
     };
 
-    /// What it offers on a port with so many queue pairs. Linux takes no device with `MQ` that has no `CTRL_VQ`; QEMU adds that by
-    /// itself, user-mode Linux does not.
+    /// What it offers on a port with so many queue pairs. Linux takes no device with `MQ` that has no `CTRL_VQ`; QEMU
+    /// adds that by itself, user-mode Linux does not.
     pub const fn offered(pairs: usize) -> Self {
         Self(if pairs > 1 { Self::OFFERED.0 } else { Self::OFFERED.0 & !MQ })
     }

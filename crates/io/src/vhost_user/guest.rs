@@ -1,7 +1,7 @@
 //! A pretended guest, for tests and fuzzing: memory, the driver's side of both kinds of ring, and frames in them.
 //!
-//! It is the simplest driver that there can be, and believes the device no more than is needed to find its mistakes: what is
-//! odd about used buffers panics.
+//! It is the simplest driver that there can be, and believes the device no more than is needed to find its mistakes:
+//! what is odd about used buffers panics.
 #![allow(clippy::expect_used)] // it is a test that fails
 
 use std::collections::VecDeque;

@@ -1,8 +1,9 @@
 //! A guest's memory, as its front end shared it.
 //!
 //! Addresses that a guest or front end names become a [`Span`]: bytes of one region, checked once. Every access
-//! checks again, against the region's length, so that a span is never a promise that unsafe code rests on. The guest writes
-//! to the same bytes whenever it likes; so they are read once, as volatile values or copies, and never borrowed.
+//! checks again, against the region's length, so that a span is never a promise that unsafe code rests on. The guest
+//! writes to the same bytes whenever it likes; so they are read once, as volatile values or copies, and never
+//! borrowed.
 
 use std::fs::File;
 use std::io;

@@ -5,8 +5,9 @@
 //! VIRTIO says that it needs a reset. What is wrong with a frame in sound buffers is not the ring's affair.
 //!
 //! Both kinds of ring work in batches, since what is shared moves between cores: chains are taken by the dozen into
-//! [`Taken`], their descriptors and buffers prefetched, and used ones are published by one store. Chains are used in the order
-//! in which they were taken, so between two batches a ring has one position, which is all that is kept of it.
+//! [`Taken`], their descriptors and buffers prefetched, and used ones are published by one store. Chains are used in
+//! the order in which they were taken, so between two batches a ring has one position, which is all that is kept of
+//! it.
 //!
 //! Bounds: a chain has at most [`CHAIN`] descriptors; a batch reads [`BATCH`] chains.
 
@@ -185,8 +186,8 @@ pub(super) enum Ring {
 }
 
 impl Ring {
-    /// Takes up a ring at `base`, as `VHOST_USER_SET_VRING_BASE` has it. A split ring is taken up where the guest was told
-    /// last, whatever `base` says: a front end that lost its back end cannot know where it was.
+    /// Takes up a ring at `base`, as `VHOST_USER_SET_VRING_BASE` has it. A split ring is taken up where the guest was
+    /// told last, whatever `base` says: a front end that lost its back end cannot know where it was.
     pub(super) fn new(memory: &Memory, setup: Setup, base: u32) -> Result<Self, BadRing> {
         if setup.packed {
             Packed::new(memory, setup, base).map(Self::Packed)

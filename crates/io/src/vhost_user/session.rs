@@ -1,10 +1,10 @@
-//! One front end's session: requests in, replies out, rings started and stopped. It does no input or output but for mapping
-//! the memory that it was sent.
+//! One front end's session: requests in, replies out, rings started and stopped. It does no input or output but for
+//! mapping the memory that it was sent.
 //!
-//! A ring runs while all of this is so: it has a size, addresses and a kick (an eventfd, or word that there is none), there is
-//! memory, and it is enabled. Rings are enabled one by one where protocol features were acknowledged, and are otherwise from the
-//! beginning; QEMU enables them even before it sets any feature. A message that changes what a running ring rests on
-//! stops it first and starts it again at its position after.
+//! A ring runs while all of this is so: it has a size, addresses and a kick (an eventfd, or word that there is none),
+//! there is memory, and it is enabled. Rings are enabled one by one where protocol features were acknowledged, and
+//! are otherwise from the beginning; QEMU enables them even before it sets any feature. A message that changes what a
+//! running ring rests on stops it first and starts it again at its position after.
 //!
 //! A request that is refused ends the session, and with it everything that it owns: rings, mappings, file descriptors.
 

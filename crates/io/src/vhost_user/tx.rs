@@ -1,8 +1,8 @@
 //! Transmits to a guest.
 //!
-//! The frame is copied into the guest's buffers anyway, so this is where work is finished that the guest did not agree to take:
-//! what it takes may change between two batches (a reboot from firmware to an operating system is enough), and the ring
-//! knows it best.
+//! The frame is copied into the guest's buffers anyway, so this is where work is finished that the guest did not
+//! agree to take: what it takes may change between two batches (a reboot from firmware to an operating system is
+//! enough), and the ring knows it best.
 
 use std::sync::Arc;
 

@@ -48,8 +48,8 @@ impl Watch {
     /// Watches `len` bytes from `start`.
     ///
     /// # Safety
-    /// They are a mapping of a file's, whole pages of its kind, that the caller keeps until this is dropped, and no Rust
-    /// reference goes into them.
+    /// They are a mapping of a file's, whole pages of its kind, that the caller keeps until this is dropped, and no
+    /// Rust reference goes into them.
     pub(super) unsafe fn new(start: *mut u8, len: usize) -> io::Result<Self> {
         if let Err(errno) = BEFORE.get_or_init(install) {
             return Err(io::Error::from_raw_os_error(*errno));

@@ -1,11 +1,12 @@
 //! One ring, shared by the worker that works on it and the control thread that sets it up.
 //!
-//! The worker holds the lock for one batch, the control thread while it puts a ring in or takes it out. So a ring that the control thread has taken out is at rest, and its position is final, when the
-//! front end is told so; no worker has to be awake for it, and none can hold memory that was taken away. The lock is
-//! free but for these moments: it costs some 20 ns a batch.
+//! The worker holds the lock for one batch, the control thread while it puts a ring in or takes it out. So a ring
+//! that the control thread has taken out is at rest, and its position is final, when the front end is told so; no
+//! worker has to be awake for it, and none can hold memory that was taken away. The lock is free but for these
+//! moments: it costs some 20 ns a batch.
 //!
-//! A worker sleeps on an epoll set of the ring's own, which outlives all eventfds that the front end hands in for kicks.
-//! They are watched edge-triggered and never read: who sent them could make a read wait.
+//! A worker sleeps on an epoll set of the ring's own, which outlives all eventfds that the front end hands in for
+//! kicks. They are watched edge-triggered and never read: who sent them could make a read wait.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,8 +24,8 @@ pub(super) fn eventfd() -> io::Result<EventFd> {
     Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?)
 }
 
-/// Makes an eventfd readable, or whatever a front end wants to be told by. It fails only when that is full, and so readable
-/// already, or when the front end has gone.
+/// Makes an eventfd readable, or whatever a front end wants to be told by. It fails only when that is full, and so
+/// readable already, or when the front end has gone.
 pub(super) fn signal(event: &impl AsFd) {
     let _ = nix::unistd::write(event.as_fd(), &1_u64.to_ne_bytes());
 }
@@ -95,8 +96,8 @@ impl Vring {
 
     // The control thread's side.
 
-    /// Puts a ring in. The guest is interrupted once, since a back end before this one may have ended between using a buffer
-    /// and telling of it.
+    /// Puts a ring in. The guest is interrupted once, since a back end before this one may have ended between using a
+    /// buffer and telling of it.
     pub(super) fn start(&self, running: Running) {
         running.interrupt();
         *self.lock() = Some(running);

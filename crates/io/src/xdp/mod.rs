@@ -7,10 +7,10 @@
 //! What AF_XDP does not say about a frame has to be known otherwise, or frames would be wrong or, worse, in the
 //! wrong VLAN:
 //!
-//! * *VLAN tags.* A veth carries them beside the frame, and NICs take them out of it. On a veth the program asks the driver for
-//!   the tag; a NIC is told to leave tags in frames while the port is open. Where neither can be had the device
-//!   is not opened at all, as access port neither: a frame of any VLAN would look untagged, and so get into the
-//!   port's own network. The `packet` kind serves such a device.
+//! * *VLAN tags.* A veth carries them beside the frame, and NICs take them out of it. On a veth the program asks the
+//!   driver for the tag; a NIC is told to leave tags in frames while the port is open. Where neither can be had the
+//!   device is not opened at all, as access port neither: a frame of any VLAN would look untagged, and so get into
+//!   the port's own network. The `packet` kind serves such a device.
 //! * *Unfinished checksums.* On veth and tap the sender may leave them to a device that is not there. They are
 //!   recognised by their value.
 //! * *GSO.* There is none: the kernel turns it off at a veth's other end when the program is attached. A tap's

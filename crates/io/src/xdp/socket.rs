@@ -11,7 +11,8 @@
 //!
 //! When the last of these is over the kernel frees the buffer pool, and the queue may be bound again. So where it
 //! matters, a bind that succeeds is the proof; chunks that have no proof stay out of the pool rather than be
-//! overwritten in flight, until a later bind brings it (see `unproven`). All chunks of idle ports and of ports on veth come back with the first rule, at once.
+//! overwritten in flight, until a later bind brings it (see `unproven`). All chunks of idle ports and of ports on
+//! veth come back with the first rule, at once.
 
 use std::io;
 use std::mem::{self, ManuallyDrop, MaybeUninit, size_of};

@@ -1,8 +1,8 @@
 //! Chunks of closed sockets of which the kernel may still read or write some.
 //!
-//! Each waits here until it is shown that the socket has ended, by a bind of its queue that succeeds, whoever
-//! binds it. A receiver that sits on its frames can put that off for as long as it likes. So after the closing socket
-//! has waited for it in vain, it is looked for again, without waiting, each time that a port is opened or closed. A look
+//! Each waits here until it is shown that the socket has ended, by a bind of its queue that succeeds, whoever binds
+//! it. A receiver that sits on its frames can put that off for as long as it likes. So after the closing socket has
+//! waited for it in vain, it is looked for again, without waiting, each time that a port is opened or closed. A look
 //! costs a few milliseconds for each queue that waits (a bind pins the pool's pages), which is none as a rule.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -190,16 +190,17 @@ fn frames_that_find_no_room_are_counted_once() {
     let mut port = Port { cache: pool.cache(), batch: FrameVec::new(64), opened };
     (0..100).for_each(|n| host.send(&frame(n, 60)));
     // Nobody polled: what did not fit into the ring is lost.
-    let mut got = 0;
+    let (mut got, mut came) = (0, 0);
     wait_until("every frame is accounted for", || {
         let missed = port.opened.rx[0].missed() as usize;
-        port.poll(10).unwrap();
+        came += port.poll(10).unwrap();
         port.keep_ours();
         got += port.batch.drain().count();
         assert!(got + missed <= 100 + 8, "{got} received, {missed} missed"); // the stack's own frames too
         got + missed >= 100
     });
-    assert!(got >= 64);
+    // The ring was full; the host's stack may have had some of its places.
+    assert!(came >= 64, "{came}");
     drop(port);
     assert_whole(pool);
 }

@@ -38,7 +38,8 @@ pub struct Driver {
     free: VecDeque<u16>,
     /// Entries that are free (packed).
     room: u16,
-    /// Chains in the ring, in the order in which they were posted: their descriptors, and for packed ones their id first.
+    /// Chains in the ring, in the order in which they were posted: their descriptors, and for packed ones their id
+    /// first.
     posted: VecDeque<Vec<u16>>,
     /// The next available entry, and its round.
     next: (u16, bool),

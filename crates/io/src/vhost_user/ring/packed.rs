@@ -89,8 +89,8 @@ impl Packed {
             return Err(BadRing::Size(setup.size));
         }
         if base == 0 {
-            // User-mode Linux says 0 of any ring, though the first round of a new one is 1. At the end of that round the
-            // first descriptor would be a used one.
+            // User-mode Linux says 0 of any ring, though the first round of a new one is 1. At the end of that round
+            // the first descriptor would be a used one.
             let flags = memory.slice(descriptors).and_then(|table| word(&table, FLAGS).ok());
             next.wrap = flags.ok_or(BadRing::Address)? & USED == 0;
         }
