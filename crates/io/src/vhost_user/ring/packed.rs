@@ -89,10 +89,11 @@ impl Packed {
             return Err(BadRing::Size(setup.size));
         }
         if base == 0 {
-            // User-mode Linux says 0 of any ring, though the first round of a new one is 1. At the end of that round
-            // the first descriptor would be a used one.
-            let flags = memory.slice(descriptors).and_then(|table| word(&table, FLAGS).ok());
-            next.wrap = flags.ok_or(BadRing::Address)? & USED == 0;
+            // User-mode Linux says 0 of any ring, though the first round of a new one is 1. A new ring has no used
+            // descriptor; after a round it has one, though not always the first, which may have been amid a chain.
+            let table = slice(memory, descriptors).map_err(|_| BadRing::Address)?;
+            let used = |slot| word(&table, slot * DESCRIPTOR + FLAGS).is_ok_and(|flags| flags & USED != 0);
+            next.wrap = !(0..usize::from(setup.size)).any(used);
         }
         let mut ring = Self { setup, descriptors, driver, device, next, filled: next, first: None };
         ring.disarm(memory).map_err(|_| BadRing::Address)?;

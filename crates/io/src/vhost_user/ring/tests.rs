@@ -238,6 +238,22 @@ fn a_new_packed_ring_may_be_said_to_be_in_round_0() {
     }
 }
 
+/// The first descriptor need not be a used one at the end of a round: here it was the second of a chain.
+#[test]
+fn a_chain_over_the_end_is_no_new_packed_ring() {
+    let mut pair = pair(Kind::Packed, 4, Direction::FromGuest, false);
+    for chain in [1, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1] {
+        let base = pair.ring.queue().base();
+        pair.ring = Ring::new(&pair.memory, pair.setup, base).unwrap();
+        pair.post(&vec![10; chain], false, 1).unwrap();
+        let taken = pair.take(1).unwrap();
+        assert_eq!(taken.chains().len(), 1, "at {base:#x}");
+        pair.ring.queue().put(&pair.memory, &taken.chains()[0], 0).unwrap();
+        pair.ring.queue().publish(&pair.memory).unwrap();
+        assert!(pair.driver.collect(&pair.guest).is_some());
+    }
+}
+
 #[test]
 fn interrupts_and_kicks_come_when_they_are_wanted() {
     for kind in KINDS {
