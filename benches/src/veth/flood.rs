@@ -83,7 +83,7 @@ impl Generator {
             noise::pin(noise::CPUS[0])?;
             let _filter = keep_host_off(sender)?;
             // The sockets that would receive are closed at once.
-            let Opened { mut tx, .. } = packet::open(HOST, 1)?;
+            let Opened { mut tx, .. } = packet::open(HOST, 1, None)?;
             let way_out = tx.first_mut().ok_or("the driver gave no way out")?;
             let mut cache = self.pool.cache();
             let mut batch = FrameVec::new(BATCH);
@@ -107,7 +107,7 @@ impl Generator {
 /// Drops what comes out of the host's link, as long as the result lives.
 fn keep_host_off(host: &Namespace) -> Result<HostFilter> {
     let link = host.link(HOST)?.ok_or("the host's link is gone")?;
-    Ok(host.enter(|| HostFilter::attach(link.index))??)
+    Ok(host.enter(|| HostFilter::attach(link.index, None))??)
 }
 
 /// Millions of frames per second that arrive, over `time` after the warm-up.

@@ -1,11 +1,13 @@
-//! bpf(2): making maps, writing a program, loading it, attaching it by a link or running it at once.
+//! bpf(2): making maps ([`map`]), writing a program, loading it, attaching it by a link or running it at once.
 //!
 //! Programs are a handful of instructions written in Rust, so nothing but Rust is needed to build. They are
 //! attached by a bpf_link alone: the kernel detaches it when the last fd closes, in whatever way the process ends.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+pub(crate) mod map;
 
 /// One instruction (RFC 9669 section 3): opcode, source and destination register, offset, immediate.
 #[repr(C)]
@@ -39,6 +41,9 @@ pub(crate) enum Reg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cond {
     Equal(Reg, Reg),
+    Differ(Reg, Reg),
+    Exceeds(Reg, Reg),
+    Is(Reg, i32),
     NotEqual(Reg, i32),
     Less(Reg, i32),
     Greater(Reg, i32),
@@ -77,6 +82,26 @@ impl Insn {
         Self::new(0x57, dst, Reg::R0, 0, mask)
     }
 
+    /// `dst |= mask` (section 4.1: ALU64, OR, K).
+    pub(crate) const fn or(dst: Reg, mask: i32) -> Self {
+        Self::new(0x47, dst, Reg::R0, 0, mask)
+    }
+
+    /// `dst <<= bits` (section 4.1: ALU64, LSH, K).
+    pub(crate) const fn shift_left(dst: Reg, bits: i32) -> Self {
+        Self::new(0x67, dst, Reg::R0, 0, bits)
+    }
+
+    /// `dst >>= bits`, unsigned (section 4.1: ALU64, RSH, K).
+    pub(crate) const fn shift_right(dst: Reg, bits: i32) -> Self {
+        Self::new(0x77, dst, Reg::R0, 0, bits)
+    }
+
+    /// `dst = *(u8 *)(src + offset)` (section 5.2: LDX, MEM, B).
+    pub(crate) const fn load_byte(dst: Reg, src: Reg, offset: i16) -> Self {
+        Self::new(0x71, dst, src, offset, 0)
+    }
+
     /// `dst = *(u32 *)(src + offset)` (section 5.2: LDX, MEM, W).
     pub(crate) const fn load(dst: Reg, src: Reg, offset: i16) -> Self {
         Self::new(0x61, dst, src, offset, 0)
@@ -87,9 +112,9 @@ impl Insn {
         Self::new(0x79, dst, src, offset, 0)
     }
 
-    /// `*(u64 *)dst += src`, at once for all CPUs (section 5.3: STX, ATOMIC, DW, ADD).
-    pub(crate) const fn add_atomic(dst: Reg, src: Reg) -> Self {
-        Self::new(0xdb, dst, src, 0, 0)
+    /// `*(u64 *)(dst + offset) += src`, at once for all CPUs (section 5.3: STX, ATOMIC, DW, ADD).
+    pub(crate) const fn add_atomic(dst: Reg, offset: i16, src: Reg) -> Self {
+        Self::new(0xdb, dst, src, offset, 0)
     }
 
     /// `*(u32 *)(dst + offset) = src` (section 5.2: STX, MEM, W).
@@ -97,14 +122,21 @@ impl Insn {
         Self::new(0x63, dst, src, offset, 0)
     }
 
+    /// `*(u64 *)(dst + offset) = src` (section 5.2: STX, MEM, DW).
+    pub(crate) const fn store_long(dst: Reg, offset: i16, src: Reg) -> Self {
+        Self::new(0x7b, dst, src, offset, 0)
+    }
+
     /// `dst = map`, two instructions (section 5.4: `map_by_fd`).
     pub(crate) fn map(dst: Reg, map: BorrowedFd<'_>) -> [Self; 2] {
         [Self::new(0x18, dst, Reg::R1, 0, map.as_raw_fd()), Self::new(0, Reg::R0, Reg::R0, 0, 0)]
     }
 
-    /// `dst` = the address of the first value of `map`, an array; two instructions (section 5.4: `map_val(map_by_fd)`).
-    pub(crate) fn map_value(dst: Reg, map: BorrowedFd<'_>) -> [Self; 2] {
-        [Self::new(0x18, dst, Reg::R2, 0, map.as_raw_fd()), Self::new(0, Reg::R0, Reg::R0, 0, 0)]
+    /// `dst` = the address `offset` bytes into the only value of `map`, an array; two instructions (section 5.4:
+    /// `map_val(map_by_fd)`).
+    pub(crate) fn map_value(dst: Reg, map: BorrowedFd<'_>, offset: usize) -> [Self; 2] {
+        let offset = offset as i32;
+        [Self::new(0x18, dst, Reg::R2, 0, map.as_raw_fd()), Self::new(0, Reg::R0, Reg::R0, 0, offset)]
     }
 
     /// Calls a function of the kernel by its number in linux/bpf.h (section 4.3.1).
@@ -121,6 +153,9 @@ impl Insn {
     const fn jump(condition: Cond, offset: i16) -> Self {
         match condition {
             Cond::Equal(a, b) => Self::new(0x1d, a, b, offset, 0),
+            Cond::Differ(a, b) => Self::new(0x5d, a, b, offset, 0),
+            Cond::Exceeds(a, b) => Self::new(0x2d, a, b, offset, 0),
+            Cond::Is(a, value) => Self::new(0x15, a, Reg::R0, offset, value),
             Cond::NotEqual(a, value) => Self::new(0x55, a, Reg::R0, offset, value),
             Cond::Less(a, limit) => Self::new(0xa5, a, Reg::R0, offset, limit),
             Cond::Greater(a, limit) => Self::new(0x25, a, Reg::R0, offset, limit),
@@ -134,6 +169,8 @@ pub(crate) enum Line {
     Do(Insn),
     /// Goes to the label where the condition holds.
     If(Cond, &'static str),
+    /// Goes to the label.
+    Go(&'static str),
     Label(&'static str),
 }
 
@@ -144,18 +181,19 @@ pub(crate) fn assemble(lines: &[Line]) -> Vec<Insn> {
     for line in lines {
         match line {
             Line::Label(name) => labels.push((*name, next)),
-            Line::Do(_) | Line::If(..) => next += 1,
+            Line::Do(_) | Line::If(..) | Line::Go(_) => next += 1,
         }
     }
     let mut insns = Vec::with_capacity(lines.len());
     for line in lines {
         let here = insns.len() as i16;
+        let to = |name: &str| {
+            labels.iter().find(|(label, _)| *label == name).map_or(here, |(_, at)| *at) - here - 1
+        };
         match *line {
             Line::Do(insn) => insns.push(insn),
-            Line::If(condition, name) => {
-                let to = labels.iter().find(|(label, _)| *label == name).map_or(here, |(_, at)| *at);
-                insns.push(Insn::jump(condition, to - here - 1));
-            }
+            Line::If(condition, name) => insns.push(Insn::jump(condition, to(name))),
+            Line::Go(name) => insns.push(Insn::new(0x05, Reg::R0, Reg::R0, to(name), 0)),
             Line::Label(_) => {}
         }
     }
@@ -197,48 +235,12 @@ pub(crate) struct LoadError {
     pub(crate) source: io::Error,
 }
 
-const CMD_MAP_CREATE: libc::c_int = 0;
-const CMD_MAP_LOOKUP_ELEM: libc::c_int = 1;
-const CMD_MAP_UPDATE_ELEM: libc::c_int = 2;
 const CMD_PROG_LOAD: libc::c_int = 5;
 const CMD_PROG_TEST_RUN: libc::c_int = 10;
 const CMD_LINK_CREATE: libc::c_int = 28;
 const CMD_LINK_DETACH: libc::c_int = 34;
 /// Functions of the kernel that only GPL-compatible programs may call are called by some of ours.
 const LICENSE: &CStr = c"Dual MIT/GPL";
-
-const MAP_TYPE_ARRAY: u32 = 2;
-const MAP_TYPE_XSKMAP: u32 = 17;
-const F_MMAPABLE: u32 = 1 << 10;
-
-#[repr(C)]
-#[derive(Default)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-    inner_map_fd: u32,
-    numa_node: u32,
-    map_name: [u8; 16],
-}
-
-#[repr(C)]
-struct MapElement {
-    map_fd: u32,
-    pad: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-impl MapElement {
-    /// `key` and the address `value` are to be good for the call.
-    fn new(map: BorrowedFd<'_>, key: *const u32, value: u64) -> Self {
-        Self { map_fd: map.as_raw_fd() as u32, pad: 0, key: key as u64, value, flags: 0 }
-    }
-}
 
 #[repr(C)]
 #[derive(Default)]
@@ -356,66 +358,6 @@ impl Drop for Attached {
         // SAFETY: the attribute holds no address. A refusal (the netdev has gone) leaves it to the closing of the fd.
         let _ = unsafe { call(CMD_LINK_DETACH, &mut link) };
     }
-}
-
-/// An array of `entries` values of `value_size` bytes (a multiple of 8), which mmap shows to its creator.
-///
-/// # Errors
-/// What the kernel said.
-pub(crate) fn array(value_size: u32, entries: u32) -> io::Result<OwnedFd> {
-    create_map(MapCreate {
-        map_type: MAP_TYPE_ARRAY,
-        value_size,
-        max_entries: entries,
-        map_flags: F_MMAPABLE,
-        ..MapCreate::default()
-    })
-}
-
-/// An empty map from the numbers 0 to `entries` - 1 to AF_XDP sockets, by fd.
-///
-/// # Errors
-/// What the kernel said.
-pub(crate) fn socket_map(entries: u32) -> io::Result<OwnedFd> {
-    create_map(MapCreate {
-        map_type: MAP_TYPE_XSKMAP,
-        value_size: size_of::<RawFd>() as u32,
-        max_entries: entries,
-        ..MapCreate::default()
-    })
-}
-
-/// Makes a map whose keys are 32-bit numbers.
-fn create_map(mut attr: MapCreate) -> io::Result<OwnedFd> {
-    attr.key_size = size_of::<u32>() as u32;
-    attr.map_name[..7].copy_from_slice(b"vswitch");
-    // SAFETY: the attribute holds no address.
-    let fd = unsafe { call(CMD_MAP_CREATE, &mut attr) }?;
-    // SAFETY: a new fd that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Puts `socket` under `key` into a map of sockets, until it is closed.
-///
-/// # Errors
-/// What the kernel said.
-pub(crate) fn set_socket(map: BorrowedFd<'_>, key: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-    let value = socket.as_raw_fd();
-    let mut attr = MapElement::new(map, &raw const key, (&raw const value) as u64);
-    // SAFETY: key and value are four bytes, as the map says, and outlive the call.
-    unsafe { call(CMD_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
-}
-
-/// The first value of an array of u64.
-///
-/// # Errors
-/// What the kernel said.
-pub(crate) fn first_value(map: BorrowedFd<'_>) -> io::Result<u64> {
-    let (key, mut value) = (0_u32, 0_u64);
-    let mut attr = MapElement::new(map, &raw const key, (&raw mut value) as u64);
-    // SAFETY: key and value are as long as the map says, and outlive the call.
-    unsafe { call(CMD_MAP_LOOKUP_ELEM, &mut attr) }?;
-    Ok(value)
 }
 
 /// Runs a program once on a new skb with these bytes, of which the first are an Ethernet header, as one that came

@@ -9,11 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use crate::bpf::{self, Insn, Reg};
+use crate::shortcut::Shortcut;
 
 /// `TC_ACT_SHOT` of linux/pkt_cls.h.
 const DROP: i32 = 2;
 
-/// Drops everything that a netdev hands to the stack, as long as it lives.
+/// Drops everything that a netdev hands to the stack, as long as it lives; save, where it has a [`Shortcut`], what passes
+/// by that.
 #[derive(Debug)]
 pub struct HostFilter {
     _link: bpf::Attached,
@@ -26,8 +28,12 @@ impl HostFilter {
     ///
     /// # Errors
     /// What the kernel said; before Linux 6.6 there is no tcx.
-    pub fn attach(ifindex: u32) -> io::Result<Self> {
-        let link = bpf::link(program()?, ifindex, bpf::ATTACH_TCX_INGRESS, bpf::F_BEFORE)?;
+    pub fn attach(ifindex: u32, shortcut: Option<&Shortcut>) -> io::Result<Self> {
+        let program = match shortcut {
+            Some(shortcut) => shortcut.host_filter(),
+            None => program()?,
+        };
+        let link = bpf::link(program, ifindex, bpf::ATTACH_TCX_INGRESS, bpf::F_BEFORE)?;
         Ok(Self { _link: link })
     }
 }

@@ -20,6 +20,7 @@ pub mod packet;
 pub mod pcap;
 pub mod pool;
 pub mod port;
+pub mod shortcut;
 pub mod tap;
 pub mod vhost_user;
 pub mod xdp;

@@ -21,9 +21,10 @@ use vswitch_wire::Caps;
 
 use crate::netdev;
 use crate::port::{Facts, Kind, OpenError, Opened, TxQueue};
+use crate::shortcut::Shortcut;
 
 mod batch;
-mod filter;
+pub(crate) mod filter;
 mod ring;
 mod rx;
 mod socket;
@@ -38,14 +39,15 @@ use tx::Tx;
 const MTU_LIMIT: u32 = 65535;
 
 /// Opens an existing netdev of the calling thread's network namespace for `workers` workers. Threads that send by
-/// it are fastest when they are in the same one; none may change its own after it has sent once.
+/// it are fastest when they are in the same one; none may change its own after it has sent once. By a `shortcut` frames
+/// pass where [`crate::hoststack::HostFilter`] has it too.
 ///
 /// # Errors
 /// [`OpenError`]; nothing is left behind then.
-pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
+pub fn open(name: &str, workers: usize, shortcut: Option<&Shortcut>) -> Result<Opened, OpenError> {
     let ifindex = netdev::index(name)?;
     let mtu = netdev::mtu(name).map_err(OpenError::at("read the MTU"))?;
-    let rx = Rx::open(ifindex).map_err(|e| lost(name, e, "open the receive ring"))?;
+    let rx = Rx::open(ifindex, shortcut).map_err(|e| lost(name, e, "open the receive ring"))?;
     if !rx.is_ethernet().map_err(OpenError::at("read the device's type"))? {
         return Err(OpenError::Refused(format!("`{name}` is no Ethernet device")));
     }
@@ -54,6 +56,7 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
     let tx: io::Result<Vec<_>> = (0..workers).map(|_| Tx::open(ifindex, netns)).collect();
     let tx = tx.map_err(|e| lost(name, e, "open a transmit socket"))?;
     let mode = mode(&batches, rx.unfiltered());
+    let shortcut = shortcut.is_some() && rx.unfiltered().is_none();
     Ok(Opened {
         rx: vec![Box::new(rx)],
         tx: tx.into_iter().map(|q| Box::new(q) as Box<dyn TxQueue>).collect(),
@@ -66,6 +69,7 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
             mtu_limit: MTU_LIMIT,
             mtu,
             vlan: Ok(()),
+            shortcut,
             why: "AF_PACKET keeps GSO frames whole and needs no XDP".to_owned(),
         },
         guard: Box::new(()),

@@ -1,23 +1,21 @@
 //! The AF_PACKET driver on veth pairs. Needs root.
-#![allow(unsafe_code)] // asks for the index of a netdev
 #![allow(clippy::unwrap_used)]
 
 mod net;
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
 use std::fs;
 use std::sync::atomic::Ordering;
 
 use net::{
-    End, Netns, Seen, assert_all_free, datagrams, ethernet, forwarding, pool, snmp, transfer, wait_until,
+    End, Netns, Seen, assert_all_free, datagrams, ethernet, forwarding, pool, snmp, transfer, unfinished,
+    wait_until,
 };
-use vswitch_io::hoststack::HostFilter;
 use vswitch_io::{OpenError, Opened, Pool, packet};
-use vswitch_wire::{Csum, FrameMeta, Gso, GsoKind, Offload, Tag};
+use vswitch_wire::{Csum, FrameMeta, Gso, GsoKind, Tag};
 
 fn open(netns: &Netns, name: &str) -> Opened {
-    netns.within(|| packet::open(name, 1)).unwrap()
+    netns.within(|| packet::open(name, 1, None)).unwrap()
 }
 
 /// A veth pair with the driver at both ends.
@@ -26,17 +24,6 @@ fn linked() -> (Netns, [End; 2], &'static Pool) {
     netns.veth("left", &netns, "right");
     let ends = ["left", "right"].map(|name| End::new(open(&netns, name), pool));
     (netns, ends, pool)
-}
-
-/// Keeps the host's stack off a netdev.
-fn keep_off(netns: &Netns, name: &str) -> HostFilter {
-    let name = CString::new(name).unwrap();
-    netns
-        .within(|| {
-            // SAFETY: a string that ends with a zero byte.
-            HostFilter::attach(unsafe { libc::if_nametoindex(name.as_ptr()) })
-        })
-        .unwrap()
 }
 
 /// The programs that this process holds by tcx links, each once.
@@ -56,7 +43,9 @@ fn filters_share_the_program_that_keeps_the_host_off() {
     let netns = Netns::new();
     netns.veth("left", &netns, "right");
     let _filters = std::thread::scope(|scope| {
-        ["left", "right"].map(|name| scope.spawn(|| keep_off(&netns, name))).map(|held| held.join().unwrap())
+        ["left", "right"]
+            .map(|name| scope.spawn(|| netns.keep_off(name, None)))
+            .map(|held| held.join().unwrap())
     });
     assert_eq!(programs_of_links().len(), 1);
 }
@@ -106,33 +95,6 @@ fn tags_travel_beside_the_bytes() {
     inside.0.splice(12..12, [0x81, 0, 0, 10]);
     assert_eq!(right.send(&[inside]).sent, 1);
     assert_eq!(left.receive(1), [tagged(Tag::dot1q(10))]);
-}
-
-/// An IPv4 or IPv6 packet of TCP or UDP without options, its checksum unfinished, in an Ethernet frame.
-fn unfinished(kind: GsoKind, v6: bool, payload: usize, size: u16) -> (Vec<u8>, FrameMeta) {
-    let (protocol, l4_len, offset) = if kind == GsoKind::Udp { (17, 8, 6) } else { (6, 20, 16) };
-    let l3 = if v6 { 40 } else { 20 };
-    let mut bytes = ethernet(14 + l3 + l4_len + payload, 3);
-    let len = (l4_len + payload) as u16;
-    if v6 {
-        bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
-        bytes[14..22].copy_from_slice(&[0x60, 0, 0, 0, (len >> 8) as u8, len as u8, protocol, 64]);
-    } else {
-        bytes[12..14].copy_from_slice(&[8, 0]);
-        let total = (len + 20).to_be_bytes();
-        bytes[14..26].copy_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, protocol, 0, 0]);
-    }
-    let l4 = 14 + l3;
-    if kind == GsoKind::Udp {
-        bytes[l4 + 4..l4 + 6].copy_from_slice(&len.to_be_bytes());
-    } else {
-        bytes[l4 + 12..l4 + 14].copy_from_slice(&[0x50, 0x10]);
-    }
-    let offload = Offload {
-        csum: Some(Csum { start: l4 as u16, offset }),
-        gso: (size > 0).then_some(Gso { kind, size, ecn: false }),
-    };
-    (bytes, FrameMeta { offload, tag: None })
 }
 
 #[test]
@@ -253,7 +215,7 @@ fn the_host_of_the_switch_stays_silent() {
     switch.veth("s1", &host, "eth0");
     switch.ip("addr add 10.1.0.1/24 dev s1");
     host.ip("addr add 10.1.0.2/24 dev eth0");
-    let filter = keep_off(&switch, "s1");
+    let filter = switch.keep_off("s1", None);
     let mut end = End::new(open(&switch, "s1"), pool);
     assert_eq!(end.port.facts.mode, "vnet headers, batched transmit");
     assert!(!host.succeeds("ping -c 2 -i 0.2 -W 1 10.1.0.1"), "the host's stack answered");
@@ -319,13 +281,13 @@ fn a_deleted_netdev_is_gone() {
     drop((left, right));
     assert_all_free(pool);
     assert!(
-        matches!(netns.within(|| packet::open("left", 1)), Err(OpenError::NoDevice(name)) if name == "left")
+        matches!(netns.within(|| packet::open("left", 1, None)), Err(OpenError::NoDevice(name)) if name == "left")
     );
 }
 
 #[test]
 fn what_is_no_ethernet_is_refused() {
     let netns = Netns::new();
-    let error = netns.within(|| packet::open("lo", 1)).err().unwrap();
+    let error = netns.within(|| packet::open("lo", 1, None)).err().unwrap();
     assert_eq!(error.to_string(), "`lo` is no Ethernet device");
 }

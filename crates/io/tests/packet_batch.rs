@@ -34,7 +34,7 @@ fn linked(test: impl FnOnce(&Netns, &mut End, &mut End) + Send) {
 }
 
 fn open(name: &str, pool: &'static Pool) -> End {
-    let port = packet::open(name, 1).unwrap();
+    let port = packet::open(name, 1, None).unwrap();
     assert_eq!(port.facts.mode, "vnet headers, batched transmit");
     End::new(port, pool)
 }

@@ -32,13 +32,13 @@ fn without_bpf_the_socket_does_all() {
     netns.veth("left", &netns, "right");
     let port = netns.within(|| {
         give_up_bpf();
-        packet::open("left", 1).unwrap()
+        packet::open("left", 1, None).unwrap()
     });
     let why = "small frames leave one by one, batches were refused: ";
     assert!(port.facts.mode.contains(why), "{}", port.facts.mode);
     netns.within(|| {
         let mut left = End::new(port, pool);
-        let right = packet::open("right", 1).unwrap();
+        let right = packet::open("right", 1, None).unwrap();
         assert_eq!(
             right.facts.mode, "vnet headers, batched transmit",
             "the right is back: it is tried again"

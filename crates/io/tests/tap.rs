@@ -27,7 +27,7 @@ fn open(netns: &Netns, name: &str, workers: usize) -> Result<Opened, OpenError> 
 fn linked(workers: usize) -> (Netns, End, End, &'static Pool) {
     let (netns, pool) = (Netns::new(), pool());
     let fd = End::new(open(&netns, "tap0", workers).unwrap(), pool);
-    let netdev = End::new(netns.within(|| packet::open("tap0", 1)).unwrap(), pool);
+    let netdev = End::new(netns.within(|| packet::open("tap0", 1, None)).unwrap(), pool);
     (netns, fd, netdev, pool)
 }
 
@@ -119,7 +119,7 @@ fn a_tap_and_a_veth_talk_tcp() {
     hosts[0].address(1, "tap0");
     switch.veth("s2", &hosts[1], "eth0");
     hosts[1].address(2, "eth0");
-    let veth = switch.within(|| packet::open("s2", 1)).unwrap();
+    let veth = switch.within(|| packet::open("s2", 1, None)).unwrap();
     forwarding([tap, veth], pool, |_| {
         transfer(&hosts[0], &hosts[1], "10.1.0.2:0".parse().unwrap(), 32 << 20);
         transfer(&hosts[1], &hosts[0], "[fd01::1]:0".parse().unwrap(), 32 << 20);
@@ -237,7 +237,7 @@ fn a_frame_of_unknown_gso_is_counted_and_does_not_block_the_ring() {
     let (netns, pool) = (Netns::new(), pool());
     let mut guest = netns.within(|| guest("vm"));
     netns.ip("link set vm up");
-    let mut port = End::new(netns.within(|| packet::open("vm", 1)).unwrap(), pool);
+    let mut port = End::new(netns.within(|| packet::open("vm", 1, None)).unwrap(), pool);
     for round in 0..3 {
         write(&mut guest, ([0; 10], ethernet(60, round)));
         assert_eq!(port.receive(1), [plain(60, round)]);
@@ -279,7 +279,7 @@ fn without_a_filter_a_blocked_ring_is_found_out() {
     netns.ip("link set vm up");
     let open = || {
         give_up_perfmon();
-        packet::open("vm", 1)
+        packet::open("vm", 1, None)
     };
     let mut port = End::new(netns.within(open).unwrap(), pool);
     let mode = &port.port.facts.mode;

@@ -163,7 +163,7 @@ impl Batch {
     /// A batch for the calling thread, which stays in its network namespace.
     pub(super) fn open() -> Result<Self, BatchError> {
         let netns = Netns::current()?;
-        let map = bpf::array(SLOT as u32, SLOTS as u32).map_err(BatchError::at("make an array"))?;
+        let map = bpf::map::array(SLOT as u32, SLOTS as u32).map_err(BatchError::at("make an array"))?;
         let program = bpf::load(&bpf::Program {
             kind: bpf::PROG_TYPE_SCHED_CLS,
             insns: &program(&map),

@@ -22,9 +22,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::socket::Socket;
 use crate::bpf::{self, Cond, Insn, Line, LoadError, Reg};
 use crate::btf::{self, SkbFields};
+use crate::shortcut::Shortcut;
+use crate::shortcut::program::{GSO_SIZE, SKB, STAY};
 
 /// `gso_size` in `struct __sk_buff`.
-const SKB_GSO_SIZE: i16 = 176;
+pub(crate) const SKB_GSO_SIZE: i16 = 176;
 /// The function of that name, by its number in linux/bpf.h.
 const PROBE_READ_KERNEL: i32 = 113;
 /// The kernel's `SKB_GSO_TCPV4`, `SKB_GSO_TCPV6` and `SKB_GSO_UDP_L4`: what a vnet header can say.
@@ -50,13 +52,14 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Puts a filter of its own before the socket. Needs CAP_BPF, and CAP_PERFMON to read the skb.
-    pub(super) fn attach(socket: &Socket) -> Result<Self, FilterError> {
+    /// With a `shortcut`, frames that may pass by it are kept from the socket as well.
+    pub(super) fn attach(socket: &Socket, shortcut: Option<&Shortcut>) -> Result<Self, FilterError> {
         let at = |step| move |source| FilterError::System { step, source };
         let fields = btf::skb_fields().ok_or(FilterError::NoBtf)?;
-        let refused = bpf::array(size_of::<u64>() as u32, 1).map_err(at("make a counter"))?;
+        let refused = bpf::map::array(size_of::<u64>() as u32, 1).map_err(at("make a counter"))?;
         let program = bpf::load(&bpf::Program {
             kind: bpf::PROG_TYPE_SOCKET_FILTER,
-            insns: &program(fields, &refused),
+            insns: &program(fields, &refused, shortcut),
             flags: 0,
             ifindex: 0,
             attach: 0,
@@ -67,15 +70,15 @@ impl Filter {
 
     /// Frames refused since it was attached.
     pub(super) fn refused(&self) -> io::Result<u64> {
-        bpf::first_value(self.refused.as_fd())
+        bpf::map::first_value(self.refused.as_fd())
     }
 }
 
-/// Keeps all bytes of a frame, or none where its GSO type is unknown (or cannot be read).
-fn program(fields: SkbFields, refused: &OwnedFd) -> Vec<Insn> {
+/// Keeps all bytes of a frame; or none where its GSO type is unknown (or cannot be read), or where it passes by the
+/// shortcut.
+fn program(fields: SkbFields, refused: &OwnedFd, shortcut: Option<&Shortcut>) -> Vec<Insn> {
     use Line::{Do, If, Label};
     use Reg::{Frame, R0, R1, R2, R3};
-    const SKB: Reg = Reg::R6;
     // On the stack.
     const HEAD: i16 = -8;
     const END: i16 = -16;
@@ -92,15 +95,11 @@ fn program(fields: SkbFields, refused: &OwnedFd) -> Vec<Insn> {
         let from = [Do(Insn::copy(R3, SKB)), Do(Insn::add(R3, field.into()))];
         from.into_iter().chain(read(to, len))
     };
-    let [counter, counter_high] = Insn::map_value(R1, refused.as_fd());
+    let [counter, counter_high] = Insn::map_value(R1, refused.as_fd(), 0);
     let mut lines = vec![
-        Do(Insn::load(R0, R1, SKB_GSO_SIZE)),
-        If(Cond::NotEqual(R0, 0), "gso"),
-        Label("whole"),
-        Do(Insn::set(R0, -1)),
-        Do(Insn::exit()),
-        Label("gso"),
         Do(Insn::copy(SKB, R1)),
+        Do(Insn::load(GSO_SIZE, SKB, SKB_GSO_SIZE)),
+        If(Cond::Is(GSO_SIZE, 0), "sound"),
     ];
     lines.extend(read_field(HEAD, 8, fields.head));
     lines.extend(read_field(END, 4, fields.end));
@@ -114,13 +113,16 @@ fn program(fields: SkbFields, refused: &OwnedFd) -> Vec<Insn> {
     lines.extend([
         Do(Insn::load(R0, Frame, GSO_TYPE)),
         Do(Insn::and(R0, KNOWN_GSO)),
-        If(Cond::NotEqual(R0, 0), "whole"),
+        If(Cond::NotEqual(R0, 0), "sound"),
         Do(counter),
         Do(counter_high),
         Do(Insn::set(R2, 1)),
-        Do(Insn::add_atomic(R1, R2)),
+        Do(Insn::add_atomic(R1, 0, R2)),
         Do(Insn::set(R0, 0)),
         Do(Insn::exit()),
+        Label("sound"),
     ]);
+    lines.extend(shortcut.iter().flat_map(|shortcut| shortcut.decide()));
+    lines.extend([Label(STAY), Do(Insn::set(R0, -1)), Do(Insn::exit())]);
     bpf::assemble(&lines)
 }

@@ -11,6 +11,7 @@ use super::filter::{Filter, FilterError};
 use super::ring::{Ring, Slot};
 use super::socket::{Socket, VNET};
 use crate::pool::LARGE_CAPACITY;
+use crate::shortcut::Shortcut;
 use crate::{Frame, FrameClass, FrameVec, PoolCache, PortError, RxQueue};
 
 /// Slots of the ring, 1 MiB of memory that the kernel cannot swap, at every port: 1 ms at 0.5 Mpps, twenty times as
@@ -49,7 +50,7 @@ pub(super) struct Rx {
 }
 
 impl Rx {
-    pub(super) fn open(ifindex: u32) -> io::Result<Self> {
+    pub(super) fn open(ifindex: u32, shortcut: Option<&Shortcut>) -> io::Result<Self> {
         let socket = Socket::new()?;
         socket.set(libc::PACKET_IGNORE_OUTGOING, 1)?;
         socket.set(libc::PACKET_AUXDATA, 1)?;
@@ -66,7 +67,7 @@ impl Rx {
                 mr_address: [0; 8],
             },
         )?;
-        let filter = Filter::attach(&socket);
+        let filter = Filter::attach(&socket, shortcut);
         socket.bind(ifindex, libc::ETH_P_ALL)?;
         Ok(Self {
             socket,

@@ -149,10 +149,10 @@ fn open_in(
             );
         }
     };
-    let map = bpf::socket_map(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
+    let map = bpf::map::of_sockets(device.queues.rx).map_err(lost(netdev, "make the socket map"))?;
     let bound = port.bind_queues()?;
     for (queue, (socket, _)) in (0..).zip(&bound.sockets) {
-        bpf::set_socket(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
+        bpf::map::set_socket(map.as_fd(), queue, socket.fd()).map_err(lost(netdev, "fill the socket map"))?;
     }
     let (link, mode, refusal) = port.attach(modes, &map)?;
 
@@ -360,6 +360,7 @@ impl Port<'_> {
             rx_caps: Caps { csum: self.has_unfinished(), tso4: is_tun, tso6: is_tun, uso: false },
             mtu_limit: (buffers - L2_HEADER).min(MAX_MTU) as u32,
             mtu: self.device.mtu,
+            shortcut: false,
             vlan: Ok(()), // or it is not opened
             why: format!("{why}{no_gso}"),
         }

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods)] // deadlines of tests are in real time
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -14,9 +15,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vswitch_io::hoststack::HostFilter;
+use vswitch_io::shortcut::Shortcut;
 use vswitch_io::{Frame, FrameClass, FrameVec, Opened, Pool, PoolCache, PoolConfig, PortError, TxReport};
 use vswitch_wire::segment::is_tunnelled;
-use vswitch_wire::{FrameBuf, FrameMeta, Segmenter};
+use vswitch_wire::{Csum, FrameBuf, FrameMeta, Gso, GsoKind, Offload, Segmenter};
 
 /// How long anything may take before a test fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -75,6 +78,19 @@ impl Netns {
         self.ip(&format!("addr add fd01::{n}/64 dev {netdev} nodad"));
     }
 
+    /// Interface index of a netdev.
+    pub fn index(&self, netdev: &str) -> u32 {
+        let name = CString::new(netdev).unwrap();
+        // SAFETY: a string that ends with a zero byte.
+        self.within(|| unsafe { libc::if_nametoindex(name.as_ptr()) })
+    }
+
+    /// Keeps the host's stack off a netdev.
+    pub fn keep_off(&self, netdev: &str, shortcut: Option<&Shortcut>) -> HostFilter {
+        let index = self.index(netdev);
+        self.within(|| HostFilter::attach(index, shortcut)).unwrap()
+    }
+
     /// Runs `f` on a thread that has entered the namespace; sockets and drivers that it makes stay there.
     pub fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let inside = || {
@@ -120,6 +136,33 @@ pub fn ethernet(len: usize, seed: u8) -> Vec<u8> {
     bytes[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
     bytes[12..14].copy_from_slice(&[0x88, 0xb5]);
     bytes
+}
+
+/// An IPv4 or IPv6 packet of TCP or UDP without options, its checksum unfinished, in an Ethernet frame.
+pub fn unfinished(kind: GsoKind, v6: bool, payload: usize, size: u16) -> (Vec<u8>, FrameMeta) {
+    let (protocol, l4_len, offset) = if kind == GsoKind::Udp { (17, 8, 6) } else { (6, 20, 16) };
+    let l3 = if v6 { 40 } else { 20 };
+    let mut bytes = ethernet(14 + l3 + l4_len + payload, 3);
+    let len = (l4_len + payload) as u16;
+    if v6 {
+        bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+        bytes[14..22].copy_from_slice(&[0x60, 0, 0, 0, (len >> 8) as u8, len as u8, protocol, 64]);
+    } else {
+        bytes[12..14].copy_from_slice(&[8, 0]);
+        let total = (len + 20).to_be_bytes();
+        bytes[14..26].copy_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, protocol, 0, 0]);
+    }
+    let l4 = 14 + l3;
+    if kind == GsoKind::Udp {
+        bytes[l4 + 4..l4 + 6].copy_from_slice(&len.to_be_bytes());
+    } else {
+        bytes[l4 + 12..l4 + 14].copy_from_slice(&[0x50, 0x10]);
+    }
+    let offload = Offload {
+        csum: Some(Csum { start: l4 as u16, offset }),
+        gso: (size > 0).then_some(Gso { kind, size, ecn: false }),
+    };
+    (bytes, FrameMeta { offload, tag: None })
 }
 
 /// A port in the hands of a test.

@@ -1,0 +1,314 @@
+//! The two programs that a frame meets.
+//!
+//! `decide` is part of the socket filter of a port, `obey` the host filter of its netdev. The kernel runs them for the
+//! same frame one after the other, on the same CPU and with nothing received there in between
+//! (`__netif_receive_skb_core`: taps, then tc ingress). So the first leaves word for the second in memory of that CPU.
+//! The word names the frame by its address: should a frame come to `obey` that `decide` did not see, it is dropped.
+
+use std::mem::offset_of;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{
+    Board, Count, GENERATIONS, Key, Mark, NETWORKS, PORTS, Passage, PortCount, Shortcut, TAGGED, Value,
+    on_board,
+};
+use crate::bpf::{self, Cond, Insn, Line, Reg};
+use Line::{Do, If, Label};
+use Reg::{Frame, R0, R1, R2, R3, R4};
+
+// Fields of `struct __sk_buff`.
+const SKB_LEN: i16 = 0;
+const SKB_PROTOCOL: i16 = 16;
+const SKB_VLAN_PRESENT: i16 = 20;
+const SKB_VLAN_TCI: i16 = 24;
+const SKB_VLAN_PROTO: i16 = 28;
+const SKB_IFINDEX: i16 = 40;
+// Functions of the kernel by their number in linux/bpf.h.
+const MAP_LOOKUP_ELEM: i32 = 1;
+const REDIRECT: i32 = 23;
+const SKB_LOAD_BYTES: i32 = 26;
+/// `TC_ACT_SHOT` of linux/pkt_cls.h.
+const DROP: i32 = 2;
+
+/// An EtherType as `__sk_buff` has it.
+const fn in_network_order(ether_type: u16) -> i32 {
+    ether_type.to_be() as i32
+}
+const IPV4: i32 = in_network_order(0x0800);
+const IPV6: i32 = in_network_order(0x86dd);
+const TPID_8021Q: i32 = in_network_order(0x8100);
+const TCP: i32 = 6;
+const ETHERNET: i32 = 14;
+const IPV6_HEADER: i32 = 40;
+
+/// The longest GSO frame: what is longer (BIG TCP) no socket takes either.
+const LONGEST: i32 = 65535 + ETHERNET;
+/// The shortest segments. Shorter ones are left to the pipeline, which knows which are a sender's bad will; longer ones
+/// are at most 128 in a frame.
+const SHORTEST_SEGMENT: i32 = 512;
+
+/// What `decide` begins with: the frame.
+pub(crate) const SKB: Reg = Reg::R6;
+/// And its GSO size.
+pub(crate) const GSO_SIZE: Reg = Reg::R7;
+/// Where it goes on when the frame is not to pass.
+pub(crate) const STAY: &str = "stay";
+
+const LEN: Reg = Reg::R8;
+const FLOW: Reg = Reg::R9;
+// On the stack.
+const KEY: i16 = -(size_of::<Key>() as i16);
+const TAG: i16 = KEY + offset_of!(Key, tag) as i16;
+/// Where headers of the frame are read to.
+const HEADER: i16 = KEY - 20;
+/// Bytes of the frame before the TCP header.
+const BEFORE_TCP: i16 = HEADER - 8;
+const ZERO: i16 = BEFORE_TCP - 4;
+
+/// Lets a frame pass if there is a flow for it: then the program ends, and keeps the frame from the socket.
+pub(super) fn decide(shortcut: &Shortcut) -> Vec<Line> {
+    let mut lines = find_flow(shortcut);
+    lines.extend(check_epoch(shortcut));
+    lines.extend(check_generation(shortcut, offset_of!(Value, source)));
+    lines.extend(check_generation(shortcut, offset_of!(Value, destination)));
+    lines.extend(check_size());
+    lines.extend(leave_word(&shortcut.passage));
+    lines.extend(count(shortcut));
+    lines.extend([Do(Insn::set(R0, 0)), Do(Insn::exit())]);
+    lines
+}
+
+/// A whole socket filter with nothing else in it.
+pub(super) fn alone(shortcut: &Shortcut) -> Vec<Insn> {
+    let mut lines =
+        vec![Do(Insn::copy(SKB, R1)), Do(Insn::load(GSO_SIZE, SKB, crate::packet::filter::SKB_GSO_SIZE))];
+    lines.extend(decide(shortcut));
+    lines.extend([Label(STAY), Do(Insn::set(R0, -1)), Do(Insn::exit())]);
+    bpf::assemble(&lines)
+}
+
+/// Puts the frame's flow into `FLOW`, and its length into `LEN`. Only IP has flows: any other EtherType may be a tag.
+fn find_flow(shortcut: &Shortcut) -> Vec<Line> {
+    let [flows, flows_high] = Insn::map(R1, shortcut.flows.fd());
+    let mut lines = vec![
+        Do(Insn::load(R1, SKB, SKB_PROTOCOL)),
+        If(Cond::Is(R1, IPV4), "ip"),
+        If(Cond::NotEqual(R1, IPV6), STAY),
+        Label("ip"),
+        Do(Insn::load(LEN, SKB, SKB_LEN)),
+        If(Cond::Greater(LEN, LONGEST), STAY),
+        Do(Insn::set(R2, 0)),
+        Do(Insn::load(R1, SKB, SKB_VLAN_PRESENT)),
+        If(Cond::Is(R1, 0), "untagged"),
+        Do(Insn::load(R1, SKB, SKB_VLAN_PROTO)),
+        If(Cond::NotEqual(R1, TPID_8021Q), STAY),
+        Do(Insn::load(R2, SKB, SKB_VLAN_TCI)),
+        Do(Insn::and(R2, 0x0fff)),
+        Do(Insn::or(R2, TAGGED as i32)),
+        Label("untagged"),
+        Do(Insn::store(Frame, TAG, R2)),
+        Do(Insn::load(R1, SKB, SKB_IFINDEX)),
+        Do(Insn::store(Frame, KEY, R1)),
+    ];
+    lines.extend(load_bytes(Place::At(0), KEY + offset_of!(Key, destination) as i16, 12));
+    lines.extend([
+        Do(flows), // (map, key)
+        Do(flows_high),
+        Do(Insn::copy(R2, Frame)),
+        Do(Insn::add(R2, KEY.into())),
+        Do(Insn::call(MAP_LOOKUP_ELEM)),
+        If(Cond::Is(R0, 0), STAY),
+        Do(Insn::copy(FLOW, R0)),
+    ]);
+    lines
+}
+
+fn check_epoch(shortcut: &Shortcut) -> Vec<Line> {
+    let [board, board_high] = on_board(shortcut, R1, offset_of!(Board, epoch));
+    vec![
+        Do(board),
+        Do(board_high),
+        Do(Insn::load_long(R2, R1, 0)),
+        Do(Insn::load_long(R3, FLOW, offset_of!(Value, epoch) as i16)),
+        If(Cond::Differ(R2, R3), STAY),
+    ]
+}
+
+/// Compares the mark at this place of the flow with the board.
+fn check_generation(shortcut: &Shortcut, mark: usize) -> Vec<Line> {
+    let mut lines = vec![Do(Insn::load(R2, FLOW, (mark + offset_of!(Mark, slot)) as i16))];
+    lines.extend(element(shortcut, offset_of!(Board, generations), GENERATIONS, size_of::<u32>()));
+    lines.extend([
+        Do(Insn::load(R2, R1, 0)),
+        Do(Insn::load(R3, FLOW, (mark + offset_of!(Mark, generation)) as i16)),
+        If(Cond::Differ(R2, R3), STAY),
+    ]);
+    lines
+}
+
+/// `R1` = the address of element `R2` (modulo `len`) of an array on the board. Both sizes are powers of two.
+fn element(shortcut: &Shortcut, array: usize, len: usize, size: usize) -> [Line; 5] {
+    let [board, board_high] = on_board(shortcut, R1, array);
+    [
+        Do(Insn::and(R2, len as i32 - 1)),
+        Do(Insn::shift_left(R2, size.trailing_zeros() as i32)),
+        Do(board),
+        Do(board_high),
+        Do(Insn::add_register(R1, R2)),
+    ]
+}
+
+/// The frame is short enough, or its segments are: TCP's, whose headers it reads.
+fn check_size() -> Vec<Line> {
+    const NEXT_HEADER: i16 = 6;
+    const PROTOCOL: i16 = 9;
+    const DATA_OFFSET: i16 = 12;
+    let mut lines = vec![
+        Do(Insn::copy(R1, LEN)),
+        If(Cond::Is(GSO_SIZE, 0), "fits"),
+        If(Cond::Less(GSO_SIZE, SHORTEST_SEGMENT), STAY),
+        Do(Insn::load(R1, SKB, SKB_PROTOCOL)),
+        If(Cond::Is(R1, IPV6), "ipv6"),
+    ];
+    lines.extend(load_bytes(Place::At(ETHERNET), HEADER, 20));
+    lines.extend([
+        Do(Insn::load_byte(R1, Frame, HEADER + PROTOCOL)),
+        If(Cond::NotEqual(R1, TCP), STAY),
+        Do(Insn::load_byte(R1, Frame, HEADER)),
+        Do(Insn::and(R1, 0x0f)), // words of the header
+        Do(Insn::shift_left(R1, 2)),
+        Do(Insn::add(R1, ETHERNET)),
+        Line::Go("tcp"),
+        Label("ipv6"),
+    ]);
+    lines.extend(load_bytes(Place::At(ETHERNET), HEADER, 20));
+    lines.extend([
+        Do(Insn::load_byte(R1, Frame, HEADER + NEXT_HEADER)),
+        If(Cond::NotEqual(R1, TCP), STAY),
+        Do(Insn::set(R1, ETHERNET + IPV6_HEADER)),
+        Label("tcp"),
+        Do(Insn::store_long(Frame, BEFORE_TCP, R1)),
+    ]);
+    lines.extend(load_bytes(Place::After(BEFORE_TCP, DATA_OFFSET), HEADER, 1));
+    lines.extend([
+        Do(Insn::load_byte(R1, Frame, HEADER)),
+        Do(Insn::and(R1, 0xf0)), // words, in the upper four bits
+        Do(Insn::shift_right(R1, 2)),
+        Do(Insn::load_long(R2, Frame, BEFORE_TCP)),
+        Do(Insn::add_register(R1, R2)),
+        Do(Insn::add_register(R1, GSO_SIZE)),
+        Label("fits"),
+        Do(Insn::load(R2, FLOW, offset_of!(Value, max_frame) as i16)),
+        If(Cond::Exceeds(R1, R2), STAY),
+    ]);
+    lines
+}
+
+/// A place in a frame.
+enum Place {
+    At(i32),
+    /// So many bytes after the number that is at this place of the stack.
+    After(i16, i16),
+}
+
+/// Reads bytes of the frame to the stack.
+fn load_bytes(from: Place, to: i16, len: i32) -> Vec<Line> {
+    let mut lines = vec![Do(Insn::copy(R1, SKB))]; // (skb, offset, to, len)
+    match from {
+        Place::At(offset) => lines.push(Do(Insn::set(R2, offset))),
+        Place::After(base, offset) => {
+            lines.extend([Do(Insn::load_long(R2, Frame, base)), Do(Insn::add(R2, offset.into()))]);
+        }
+    }
+    lines.extend([
+        Do(Insn::copy(R3, Frame)),
+        Do(Insn::add(R3, to.into())),
+        Do(Insn::set(R4, len)),
+        Do(Insn::call(SKB_LOAD_BYTES)),
+        If(Cond::NotEqual(R0, 0), STAY),
+    ]);
+    lines
+}
+
+/// `R0` = this CPU's passage, or 0.
+fn passage(passage: &OwnedFd) -> [Line; 7] {
+    let [map, map_high] = Insn::map(R1, passage.as_fd());
+    [
+        Do(Insn::set(R2, 0)),
+        Do(Insn::store(Frame, ZERO, R2)),
+        Do(map), // (map, key)
+        Do(map_high),
+        Do(Insn::copy(R2, Frame)),
+        Do(Insn::add(R2, ZERO.into())),
+        Do(Insn::call(MAP_LOOKUP_ELEM)),
+    ]
+}
+
+fn leave_word(of: &OwnedFd) -> Vec<Line> {
+    let mut lines = passage(of).to_vec();
+    lines.extend([
+        If(Cond::Is(R0, 0), STAY), // never, but the verifier wants to see it
+        Do(Insn::store_long(R0, offset_of!(Passage, skb) as i16, SKB)),
+        Do(Insn::load(R1, FLOW, offset_of!(Value, ifindex) as i16)),
+        Do(Insn::store(R0, offset_of!(Passage, ifindex) as i16, R1)),
+    ]);
+    lines
+}
+
+/// Counts the frame at both ports and in its network, and notes that the flow is in use.
+fn count(shortcut: &Shortcut) -> Vec<Line> {
+    const ONE: Reg = R3;
+    let mut lines = vec![
+        Do(Insn::load(R1, Frame, TAG)),
+        If(Cond::Is(R1, 0), "count"),
+        Do(Insn::add(LEN, vswitch_wire::vlan::TAG_LEN as i32)),
+        Label("count"),
+        Do(Insn::set(ONE, 1)),
+    ];
+    let (ports, networks) = (offset_of!(Board, ports), offset_of!(Board, networks));
+    let port = (PORTS, size_of::<PortCount>());
+    for (number, array, (len, size), field) in [
+        (offset_of!(Value, ingress), ports, port, offset_of!(PortCount, received)),
+        (offset_of!(Value, egress), ports, port, offset_of!(PortCount, transmitted)),
+        (offset_of!(Value, network), networks, (NETWORKS, size_of::<Count>()), 0),
+    ] {
+        lines.push(Do(Insn::load(R2, FLOW, number as i16)));
+        lines.extend(element(shortcut, array, len, size));
+        lines.extend([
+            Do(Insn::add_atomic(R1, (field + offset_of!(Count, packets)) as i16, ONE)),
+            Do(Insn::add_atomic(R1, (field + offset_of!(Count, bytes)) as i16, LEN)),
+        ]);
+    }
+    let [tick, tick_high] = on_board(shortcut, R1, offset_of!(Board, tick));
+    lines.extend([
+        Do(tick),
+        Do(tick_high),
+        Do(Insn::load_long(R2, R1, 0)),
+        Do(Insn::load_long(R3, FLOW, offset_of!(Value, seen) as i16)),
+        If(Cond::Equal(R2, R3), "noted"), // other CPUs read the line, too
+        Do(Insn::store_long(FLOW, offset_of!(Value, seen) as i16, R2)),
+        Label("noted"),
+    ]);
+    lines
+}
+
+/// Sends the frame where its passage says; drops it where there is none.
+pub(super) fn obey(of: &OwnedFd) -> Vec<Insn> {
+    let mut lines = vec![Do(Insn::copy(SKB, R1))];
+    lines.extend(passage(of));
+    lines.extend([
+        If(Cond::Is(R0, 0), "drop"),
+        Do(Insn::load_long(R1, R0, offset_of!(Passage, skb) as i16)),
+        If(Cond::Differ(R1, SKB), "drop"),
+        Do(Insn::set(R1, 0)),
+        Do(Insn::store_long(R0, offset_of!(Passage, skb) as i16, R1)),
+        Do(Insn::load(R1, R0, offset_of!(Passage, ifindex) as i16)), // (ifindex, flags)
+        Do(Insn::set(R2, 0)),
+        Do(Insn::call(REDIRECT)),
+        Do(Insn::exit()),
+        Label("drop"),
+        Do(Insn::set(R0, DROP)),
+        Do(Insn::exit()),
+    ]);
+    bpf::assemble(&lines)
+}
