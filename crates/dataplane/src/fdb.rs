@@ -13,6 +13,7 @@
 
 mod age;
 mod counts;
+mod generation;
 mod record;
 
 #[cfg(test)]
@@ -36,6 +37,8 @@ pub(crate) use crate::table::Probe;
 use crate::table::Table;
 use crate::{NetId, Port, PortId, Snapshot};
 use counts::{Counts, Limits, Place};
+use generation::Generations;
+pub use generation::{Mark, Words};
 use record::{Record, Seconds};
 
 /// The forwarding database. Readers never wait; writers (learning, ageing, control) may be any thread.
@@ -47,6 +50,7 @@ pub struct Fdb {
     reserve: usize,
     /// The share, as of the last call of [`Self::age`].
     network_share: AtomicUsize,
+    generations: Generations,
     /// The slice that [`Self::age`] looks at next, modulo [`age::STEPS`].
     next_step: AtomicUsize,
 }
@@ -110,13 +114,13 @@ impl Fdb {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         // The first digits of pi.
-        Self::with_seed(capacity, [0x3141_5926_5358_9793, 0x2384_6264_3383_2795])
+        Self::with_seed(capacity, [0x3141_5926_5358_9793, 0x2384_6264_3383_2795], generation::own())
     }
 
     /// A table for at least `capacity` entries (64 bytes each). A random and secret `seed` keeps attackers
-    /// from choosing addresses that all fall into the same place.
+    /// from choosing addresses that all fall into the same place. `words` are where changes are counted (see [`Mark`]).
     #[must_use]
-    pub fn with_seed(capacity: usize, seed: [u64; 2]) -> Self {
+    pub fn with_seed(capacity: usize, seed: [u64; 2], words: Words) -> Self {
         let reserve = capacity / 8;
         let room = capacity.saturating_add(reserve);
         Self {
@@ -125,6 +129,7 @@ impl Fdb {
             capacity,
             reserve,
             network_share: AtomicUsize::new(reserve),
+            generations: Generations::new(words),
             next_step: AtomicUsize::new(0),
         }
     }
@@ -146,6 +151,12 @@ impl Fdb {
     #[inline]
     pub(crate) fn lookup_probed(&self, probe: Probe) -> Option<PortId> {
         self.table.get_probed(probe).map(|word| Record::unpack(word).port)
+    }
+
+    /// What [`Self::lookup`] of the address says holds as long as this stays as it is; to be asked first.
+    #[must_use]
+    pub fn mark(&self, network: NetId, mac: Mac) -> Mark {
+        self.generations.mark(self.table.probe(key(network, mac)))
     }
 
     /// Learns that a frame of `network` with source `mac` came in by `port`. Limits come from the snapshot.
@@ -197,6 +208,9 @@ impl Fdb {
             outcome = learn;
             record.map(Record::pack)
         });
+        if let Learn::Moved { .. } = outcome {
+            self.on_change(key(network, mac));
+        }
         outcome
     }
 
@@ -265,6 +279,7 @@ impl Fdb {
             outcome = Ok(());
             Some(Record::fixed(port, now.into()).pack())
         });
+        self.on_change(key);
         outcome
     }
 
@@ -371,7 +386,15 @@ impl Fdb {
             }
             (!is_taken).then_some(word)
         });
+        if is_taken {
+            self.on_change(key);
+        }
         is_taken
+    }
+
+    /// The address is not where it was. After the table has it so.
+    fn on_change(&self, key: u64) {
+        self.generations.next(self.table.probe(key));
     }
 
     /// An entry is no longer learnt.

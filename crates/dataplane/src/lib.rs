@@ -26,6 +26,7 @@ mod offload;
 mod parse;
 pub mod pipeline;
 pub mod reason;
+pub mod shortcut;
 pub mod snapshot;
 mod storm;
 mod sync;

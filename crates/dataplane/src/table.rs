@@ -86,6 +86,11 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) const NONE: Self = Self { key: 0, first: 0, rest: 0 };
+
+    /// Some 32 bits that depend on the key, and that nobody can foresee who does not know the seed.
+    pub(crate) const fn spread(self) -> u32 {
+        self.first ^ self.rest
+    }
 }
 
 /// Both buckets of a key, locked.

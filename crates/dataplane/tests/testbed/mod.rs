@@ -72,6 +72,7 @@ pub fn port(attachment: Attachment) -> Port {
         up: true,
         max_frame: 1514,
         caps: Caps::NONE,
+        shortcut: None,
         max_macs: 1000,
         storm: Storm::default(),
         counters: Arc::from(vec![Default::default()]),
