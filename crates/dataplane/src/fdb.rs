@@ -114,13 +114,14 @@ impl Fdb {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         // The first digits of pi.
-        Self::with_seed(capacity, [0x3141_5926_5358_9793, 0x2384_6264_3383_2795], generation::own())
+        Self::with_seed(capacity, [0x3141_5926_5358_9793, 0x2384_6264_3383_2795], None)
     }
 
     /// A table for at least `capacity` entries (64 bytes each). A random and secret `seed` keeps attackers
-    /// from choosing addresses that all fall into the same place. `words` are where changes are counted (see [`Mark`]).
+    /// from choosing addresses that all fall into the same place. `words` are where changes are counted (see [`Mark`]), if
+    /// somebody else is to see them.
     #[must_use]
-    pub fn with_seed(capacity: usize, seed: [u64; 2], words: Words) -> Self {
+    pub fn with_seed(capacity: usize, seed: [u64; 2], words: Option<Words>) -> Self {
         let reserve = capacity / 8;
         let room = capacity.saturating_add(reserve);
         Self {
@@ -129,7 +130,7 @@ impl Fdb {
             capacity,
             reserve,
             network_share: AtomicUsize::new(reserve),
-            generations: Generations::new(words),
+            generations: Generations::new(words.unwrap_or_else(generation::own)),
             next_step: AtomicUsize::new(0),
         }
     }
@@ -258,6 +259,16 @@ impl Fdb {
             }
             Ok(_) => (Learn::Refused, Some(record)),
         }
+    }
+
+    /// Notes that the address was seen at `port`, by somebody who may be late: where it is not there any more nothing
+    /// changes.
+    pub fn refresh(&self, network: NetId, mac: Mac, port: PortId, now: Instant) {
+        self.table.update(key(network, mac), |word| {
+            let record = Record::unpack(word);
+            let is_there = record.port == port && !record.is_static;
+            Some(if is_there { record.refreshed(now.into()).pack() } else { word })
+        });
     }
 
     /// Sets a static entry, in place of any other. It takes no part in limits, save for the table's room.

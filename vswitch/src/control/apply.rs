@@ -327,11 +327,17 @@ impl Control {
     fn add_records(&mut self, next: &Topology, guarded: &Guarded) {
         let workers = self.workers.count();
         for network in &next.network {
-            self.net_ids.acquire(&network.name);
-            self.networks.entry(network.name.clone()).or_insert_with(|| compile::counters(workers));
+            let id = self.net_ids.acquire(&network.name);
+            if !self.networks.contains_key(&network.name) {
+                self.count_network_anew(id);
+                self.networks.insert(network.name.clone(), compile::counters(workers));
+            }
         }
         for port in &next.port {
-            self.port_ids.acquire(&port.name);
+            let id = self.port_ids.acquire(&port.name);
+            if !self.ports.contains_key(&port.name) {
+                self.count_port_anew(id);
+            }
             let new = || PortRecord::new(port, compile::counters(workers));
             let record = self.ports.entry(port.name.clone()).or_insert_with(new);
             record.want_device_of(port);
@@ -343,8 +349,9 @@ impl Control {
     /// Frees the numbers of what no worker knows any more.
     fn forget(&mut self, ports: &[String], old: &Topology) {
         for name in ports {
+            let passed = self.passed_by_port(name);
             if let Some(record) = self.ports.remove(name) {
-                self.retired.add_all(&record.counters);
+                self.retired.add_port(&record.counters, passed);
             }
             self.port_ids.release(name);
         }

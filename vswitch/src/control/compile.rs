@@ -23,6 +23,8 @@ pub(super) struct PortInput<'a> {
     pub(super) counters: Arc<[PortCounters]>,
     /// `None` while the port waits for its netdev.
     pub(super) device: Option<DeviceInput<'a>>,
+    /// Interface index of its netdev, where frames may pass in the kernel.
+    pub(super) shortcut: Option<u32>,
 }
 
 /// The device of an attached port.
@@ -87,6 +89,7 @@ fn port(input: PortInput<'_>, networks: &Known<'_>) -> Port {
         up: device.as_ref().is_some_and(|d| d.up),
         max_frame: mtu + ETHERNET_HEADER,
         caps: device.as_ref().map_or(Caps::NONE, |d| d.facts.caps),
+        shortcut: input.shortcut,
         max_macs: config.max_macs.unwrap_or(u32::MAX),
         storm: Storm {
             broadcast: config.storm.broadcast.map(|r| r.0),

@@ -1,6 +1,7 @@
 //! A port's device: which driver serves it, and opening it.
 
 use vswitch_api::topology::{Kind, Port};
+use vswitch_io::shortcut::Shortcut;
 use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, xdp};
 
 use super::filters::Filters;
@@ -113,6 +114,7 @@ impl NotOpened {
 pub(super) struct Opener {
     pub(super) pool: &'static Pool,
     pub(super) workers: usize,
+    pub(super) shortcut: Option<&'static Shortcut>,
 }
 
 impl Opener {
@@ -146,7 +148,7 @@ impl Opener {
     fn open_netdev(self, kind: Kind, link: &Link) -> Result<Opened, OpenError> {
         match kind {
             Kind::Xdp => self.open_xdp(link),
-            Kind::Packet | Kind::Tap => packet::open(&link.name, self.workers),
+            Kind::Packet | Kind::Tap => packet::open(&link.name, self.workers, self.shortcut),
             Kind::Auto => self.open_auto(link),
         }
     }
@@ -159,7 +161,7 @@ impl Opener {
             opened.facts.why = why;
             opened
         };
-        let packet = || packet::open(&link.name, self.workers);
+        let packet = || packet::open(&link.name, self.workers, self.shortcut);
         if let Some(kind) = &link.kind {
             return packet()
                 .map(|o| because(o, format!("auto: a {kind} brings GSO frames, which AF_PACKET keeps")));
@@ -279,6 +281,7 @@ mod tests {
             rx_caps: Caps::NONE,
             mtu_limit: 9000,
             mtu: 1500,
+            shortcut: false,
             vlan: Ok(()),
             why: String::new(),
         };

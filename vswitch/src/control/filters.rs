@@ -9,24 +9,37 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vswitch_io::hoststack::HostFilter;
+use vswitch_io::shortcut::Shortcut;
 
 use crate::parallel;
 
 /// By interface index; `Err`: what the kernel said.
 type Held = HashMap<u32, io::Result<HostFilter>>;
 
-#[derive(Debug, Default)]
-pub(super) struct Filters(Mutex<Held>);
+pub(super) struct Filters {
+    held: Mutex<Held>,
+    /// What passes by it, they let pass.
+    shortcut: Option<&'static Shortcut>,
+}
 
 impl Filters {
+    pub(super) fn new(shortcut: Option<&'static Shortcut>) -> Self {
+        Self { held: Mutex::default(), shortcut }
+    }
+
     /// Keeps the host off the netdev from here on. Many threads may call it at a time.
     pub(super) fn hold(&self, ifindex: u32) {
-        if matches!(self.held().get(&ifindex), Some(Ok(_))) {
+        if self.has(ifindex) {
             return;
         }
         // Some milliseconds, without the lock.
-        let filter = HostFilter::attach(ifindex);
+        let filter = HostFilter::attach(ifindex, self.shortcut);
         self.held().insert(ifindex, filter);
+    }
+
+    /// Whether the netdev has one.
+    pub(super) fn has(&self, ifindex: u32) -> bool {
+        matches!(self.held().get(&ifindex), Some(Ok(_)))
     }
 
     /// Why the host hears what comes in by this netdev.
@@ -42,6 +55,6 @@ impl Filters {
 
     fn held(&self) -> MutexGuard<'_, Held> {
         // The map is whole at every point where a thread could panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

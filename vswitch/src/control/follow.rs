@@ -199,6 +199,9 @@ impl Control {
     /// left to the caller.
     pub(super) async fn detach(&mut self, names: &[String], why: &str) {
         let mut devices = Vec::new();
+        if names.iter().any(|name| self.device(name).is_some()) {
+            self.pause_shortcut();
+        }
         for name in names {
             let (Some(id), Some(record)) = (self.port_ids.get(name), self.ports.get_mut(name)) else {
                 continue;

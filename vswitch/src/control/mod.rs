@@ -16,6 +16,7 @@ mod ids;
 mod record;
 mod report;
 mod safety;
+mod shortcut;
 mod stale;
 mod statics;
 #[cfg(test)]
@@ -34,8 +35,10 @@ use vswitch_api::Topology;
 use vswitch_api::response::{ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port, Switch};
 use vswitch_dataplane::counters::NetworkCounters;
+use vswitch_dataplane::fdb::Words;
 use vswitch_dataplane::{Fdb, Snapshot};
 use vswitch_io::Pool;
+use vswitch_io::shortcut::Shortcut;
 
 use crate::clock::Clock;
 use crate::netlink::Links;
@@ -115,6 +118,8 @@ pub struct Control {
     attachments: u64,
     networks: BTreeMap<String, Arc<[NetworkCounters]>>,
     fdb: Arc<Fdb>,
+    /// The way of frames past the workers; `None` where the kernel refuses it.
+    shortcut: Option<&'static Shortcut>,
     /// Entries of the FDB that go when the next snapshot is published.
     stale: Stale,
     statics: StaticEntries,
@@ -131,7 +136,9 @@ impl Control {
     /// What the kernel refused.
     pub async fn start(switch: &Switch, pool: &'static Pool) -> io::Result<Self> {
         let clock = Clock::start();
-        let fdb = Arc::new(Fdb::with_seed(FDB_CAPACITY, secret_seed()));
+        let shortcut = shortcut::open();
+        let words = shortcut.map(|shortcut| Box::new(shortcut.generations()) as Words);
+        let fdb = Arc::new(Fdb::with_seed(FDB_CAPACITY, secret_seed(), words));
         let snapshot = Arc::new(Snapshot::new(Vec::new(), Vec::new(), Arc::clone(&fdb)));
         let (events, worker_events) = mpsc::channel(topology::PORTS_MAX * switch.cpus.len().max(1));
         let cpus = match switch.cpus.as_slice() {
@@ -142,15 +149,15 @@ impl Control {
             topology::Polling::Adaptive => Polling::Adaptive,
             topology::Polling::Busy => Polling::Busy,
         };
-        let setup = Setup { cpus: cpus.clone(), polling, pool, clock, events };
+        let setup = Setup { cpus: cpus.clone(), polling, pool, shortcut, clock, events };
         let workers = Workers::start(&setup, Arc::clone(&snapshot))?;
         Ok(Self {
             clock,
-            opener: Opener { pool, workers: workers.count() },
+            opener: Opener { pool, workers: workers.count(), shortcut },
             cpus,
             workers,
             links: Links::open(clock).await?,
-            filters: Filters::default(),
+            filters: Filters::new(shortcut),
             worker_events,
             started: switch.clone(),
             desired: Topology { switch: switch.clone(), ..Topology::default() },
@@ -160,6 +167,7 @@ impl Control {
             attachments: 0,
             networks: BTreeMap::new(),
             fdb,
+            shortcut,
             stale: Stale::default(),
             statics: StaticEntries::default(),
             snapshot,
@@ -191,6 +199,8 @@ impl Control {
         ageing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut devices = tokio::time::interval(DEVICE_CHECK);
         devices.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweeps = tokio::time::interval(shortcut::SWEEP);
+        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(end);
         let ended = loop {
             tokio::select! {
@@ -208,6 +218,7 @@ impl Control {
                     self.follow_links().await;
                 }
                 _ = ageing.tick() => { self.fdb.age(&self.snapshot, self.clock.now()); }
+                _ = sweeps.tick() => self.sweep_flows(),
                 _ = devices.tick() => {
                     self.check_devices().await;
                     self.retry_static_entries();
@@ -224,14 +235,16 @@ impl Control {
     }
 
     /// Compiles the desired state anew, publishes it, and waits until no worker uses an older one. Then nothing learns
-    /// the stale entries of the FDB again, and they go.
+    /// the stale entries of the FDB again, and they go. Meanwhile no frame passes by the shortcut.
     async fn publish(&mut self) {
+        self.pause_shortcut();
         let ports = self.desired.port.iter().filter_map(|config| {
             let record = self.ports.get(&config.name)?;
             let device =
                 record.device().map(|d| compile::DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu });
-            let input = compile::PortInput { config, counters: Arc::clone(&record.counters), device };
-            Some((self.port_ids.get(&config.name)?, input))
+            let id = self.port_ids.get(&config.name)?;
+            let (counters, shortcut) = (Arc::clone(&record.counters), self.shortcut_of(id, record));
+            Some((id, compile::PortInput { config, counters, device, shortcut }))
         });
         let count = self.workers.count();
         let counters =
@@ -243,6 +256,7 @@ impl Control {
         self.workers.settle().await;
         drop(old); // freed here, not by a worker
         self.stale.flush(&self.fdb);
+        self.resume_shortcut();
     }
 
     fn set_static_entries(&mut self, old: &Topology) {

@@ -7,12 +7,13 @@ use vswitch_api::request::FdbQuery;
 use vswitch_api::response::{
     Conservation, Drops, ErrorBody, FdbEntry, FdbTotals, Flushed, Health, LinkState, NetworkState,
     NetworkStats, Offloads, PortCounters as CountersView, PortState, PortStats, PortTotals, Stats, Status,
-    TenantStats, Traffic, Worker,
+    TenantStats, Traffic as NetworkTraffic, Worker,
 };
 use vswitch_api::topology::{Kind, Network, Port, StaticEntry};
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::fdb::{Entry, Filter};
 use vswitch_dataplane::{NetId, PortCounters, PortId, Reason};
+use vswitch_io::shortcut::Traffic;
 use vswitch_wire::Caps;
 
 use crate::worker::Pulse;
@@ -37,6 +38,7 @@ pub(super) struct Totals {
     consumed: u64,
     flooded: u64,
     learn_refused: u64,
+    shortcut: u64,
     drops: [u64; Reason::COUNT],
 }
 
@@ -54,20 +56,30 @@ impl Default for Totals {
             consumed: 0,
             flooded: 0,
             learn_refused: 0,
+            shortcut: 0,
             drops: [0; Reason::COUNT],
         }
     }
 }
 
 impl Totals {
-    fn of(counters: &[PortCounters]) -> Self {
+    fn of(counters: &[PortCounters], passed: (Traffic, Traffic)) -> Self {
         let mut totals = Self::default();
-        totals.add_all(counters);
+        totals.add_port(counters, passed);
         totals
     }
 
-    /// Adds what each worker counted at one port.
-    pub(super) fn add_all(&mut self, counters: &[PortCounters]) {
+    /// Adds what each worker counted at one port, and what passed in there, and out.
+    pub(super) fn add_port(
+        &mut self,
+        counters: &[PortCounters],
+        (passed_in, passed_out): (Traffic, Traffic),
+    ) {
+        self.shortcut += passed_in.packets;
+        self.rx_packets += passed_in.packets;
+        self.rx_bytes += passed_in.bytes;
+        self.tx_packets += passed_out.packets;
+        self.tx_bytes += passed_out.bytes;
         for c in counters {
             self.rx_packets += c.rx_packets.get();
             self.rx_bytes += c.rx_bytes.get();
@@ -104,6 +116,7 @@ impl Totals {
             tx_stalls: self.tx_stalls,
             flooded: self.flooded,
             learn_refused: self.learn_refused,
+            shortcut: self.shortcut,
             missed: self.rx_missed,
             dropped: self.dropped(),
             drops: self.drops(),
@@ -122,8 +135,10 @@ impl Totals {
     }
 }
 
-fn traffic(counters: &[NetworkCounters]) -> Traffic {
-    counters.iter().fold(Traffic::default(), |t, c| Traffic {
+/// What each worker counted in a network, and what passed there.
+fn network_traffic(counters: &[NetworkCounters], passed: Traffic) -> NetworkTraffic {
+    let start = NetworkTraffic { packets: passed.packets, bytes: passed.bytes, flooded: 0 };
+    counters.iter().fold(start, |t, c| NetworkTraffic {
         packets: t.packets + c.packets.get(),
         bytes: t.bytes + c.bytes.get(),
         flooded: t.flooded + c.flooded.get(),
@@ -244,7 +259,9 @@ impl Control {
             macs: u64::from(learnt) + statics.get(config.name.as_str()).copied().unwrap_or(0),
             max_macs: config.max_macs,
             storm: config.storm,
-            counters: record.map_or_else(CountersView::default, |r| Totals::of(&r.counters).view()),
+            counters: record.map_or_else(CountersView::default, |r| {
+                Totals::of(&r.counters, self.passed_by_port(&config.name)).view()
+            }),
         }
     }
 
@@ -307,13 +324,20 @@ impl Control {
         let mut ports = Vec::new();
         for name in self.desired.port.iter().map(|p| &p.name) {
             let Some(record) = self.ports.get(name) else { continue };
-            whole.add_all(&record.counters);
-            ports.push(PortStats { name: name.clone(), counters: Totals::of(&record.counters).view() });
+            // Once for both: it may be counted on meanwhile.
+            let passed = self.passed_by_port(name);
+            whole.add_port(&record.counters, passed);
+            ports.push(PortStats {
+                name: name.clone(),
+                counters: Totals::of(&record.counters, passed).view(),
+            });
         }
-        let mut tenants: BTreeMap<String, Traffic> = BTreeMap::new();
+        let mut tenants: BTreeMap<String, NetworkTraffic> = BTreeMap::new();
         let mut networks = Vec::new();
         for network in &self.desired.network {
-            let traffic = self.networks.get(&network.name).map_or_else(Traffic::default, |c| traffic(c));
+            let passed = self.passed_in_network(&network.name);
+            let counters = self.networks.get(&network.name).map_or(&[][..], |c| c);
+            let traffic = network_traffic(counters, passed);
             if let Some(tenant) = &network.tenant {
                 let sum = tenants.entry(tenant.clone()).or_default();
                 sum.packets += traffic.packets;

@@ -8,6 +8,7 @@
 mod dispatch;
 mod queues;
 mod run;
+mod scout;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
 use vswitch_dataplane::{PortId, Snapshot};
+use vswitch_io::shortcut::Shortcut;
 use vswitch_io::{Pool, PortError, RxQueue, TxQueue};
 
 use crate::clock::Clock;
@@ -43,6 +45,8 @@ pub struct Setup {
     pub polling: Polling,
     /// Their frames.
     pub pool: &'static Pool,
+    /// Where flows go that need no worker.
+    pub shortcut: Option<&'static Shortcut>,
     /// The daemon's clock.
     pub clock: Clock,
     /// Where events go. It must hold one event for each port and worker; what does not fit is lost, and control

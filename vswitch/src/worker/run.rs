@@ -16,6 +16,7 @@ use vswitch_wire::Instant;
 
 use super::dispatch::Dispatch;
 use super::queues::{RxSet, Slot};
+use super::scout::Scout;
 use super::{Command, Event, Line, Polling, Queues, Setup};
 use crate::clock::Clock;
 
@@ -36,6 +37,7 @@ pub(super) struct Worker {
     pipeline: Pipeline,
     rx: RxSet,
     dispatch: Dispatch,
+    scout: Option<Scout>,
     batch: FrameVec,
     verdicts: [Verdict; BATCH_MAX],
     line: Line,
@@ -60,6 +62,7 @@ impl Worker {
             pipeline: Pipeline::new(index),
             rx: RxSet::new(line.wake.as_fd())?,
             dispatch: Dispatch::new(index, setup.pool.cache()),
+            scout: setup.shortcut.map(Scout::new),
             batch: FrameVec::new(BATCH_MAX),
             verdicts: [Verdict::Pending; BATCH_MAX],
             line,
@@ -128,7 +131,17 @@ impl Worker {
         verdicts.fill(Verdict::Pending);
         let mut batch = Batch { ingress, frames: self.batch.as_mut_slice(), verdicts };
         self.pipeline.process(snapshot, now, &mut batch);
-        self.dispatch.run(snapshot, ingress, &mut self.batch, &self.verdicts[..count])
+        let verdicts = &self.verdicts[..count];
+        let found = self
+            .scout
+            .as_mut()
+            .and_then(|scout| scout.look(snapshot, ingress, self.batch.as_slice(), verdicts, now));
+        let emitted = self.dispatch.run(snapshot, ingress, &mut self.batch, verdicts);
+        // Behind those of its frames that are here.
+        if let (Some(scout), Some(flow)) = (&self.scout, found) {
+            scout.let_pass(&flow, &mut self.snapshot);
+        }
+        emitted
     }
 
     /// Tells control, and lets the port's queues rest: they are dropped when control detaches the port.

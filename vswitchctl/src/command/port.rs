@@ -173,6 +173,7 @@ fn show(port: &PortState) -> String {
         ("rx", format!("{} packets, {} bytes", c.rx_packets, c.rx_bytes)),
         ("tx", format!("{} packets, {} bytes", c.tx_packets, c.tx_bytes)),
         ("tx stalls", c.tx_stalls.to_string()),
+        ("shortcut", format!("{} packets of rx", c.shortcut)),
         ("flooded", c.flooded.to_string()),
         ("not learnt", c.learn_refused.to_string()),
         ("missed", c.missed.to_string()),

@@ -149,6 +149,7 @@ fn web1_counters() -> PortCounters {
         tx_stalls: 2,
         flooded: 4,
         learn_refused: 0,
+        shortcut: 0,
         missed: 1,
         dropped: 9,
         drops: BTreeMap::from([("storm_broadcast".to_owned(), 2), ("vlan_not_allowed".to_owned(), 7)]),

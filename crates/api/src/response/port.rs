@@ -106,6 +106,8 @@ pub struct PortCounters {
     pub flooded: u64,
     /// Source MACs that were not learnt since a limit was reached.
     pub learn_refused: u64,
+    /// Frames of those that came in that passed in the kernel, from netdev to netdev, past the workers.
+    pub shortcut: u64,
     /// Frames that the kernel dropped before the switch saw them. No part of the conservation.
     pub missed: u64,
     /// Frames dropped: the sum of `drops`.
