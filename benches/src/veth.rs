@@ -18,12 +18,13 @@ use crate::{Effort, Result};
 pub(crate) use flood::frames;
 pub(crate) use tcp::stream;
 
-/// Who competes, and the variant that it runs as. A kind of our own that is not the default is a variant.
-const FIELD: [(Subject, &str); 4] = [
-    (Subject::Vswitch(Kind::Auto), ""),
+/// Who competes, and the variant that it runs as. What of our own is not the default is a variant.
+const FIELD: [(Subject, &str); 5] = [
+    (Subject::Vswitch { kind: Kind::Auto, shortcut: true }, ""),
     (Subject::LinuxBridge, ""),
     (Subject::Ovs, ""),
-    (Subject::Vswitch(Kind::Xdp), " kind=xdp"),
+    (Subject::Vswitch { kind: Kind::Auto, shortcut: false }, " workers"),
+    (Subject::Vswitch { kind: Kind::Xdp, shortcut: false }, " kind=xdp"),
 ];
 
 /// What is measured on a bed.

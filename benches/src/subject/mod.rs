@@ -17,7 +17,12 @@ use crate::bed::Bed;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// This one, with ports of a kind.
-    Vswitch(Kind),
+    Vswitch {
+        /// The kind.
+        kind: Kind,
+        /// Whether frames may pass in the kernel.
+        shortcut: bool,
+    },
     /// The kernel's.
     LinuxBridge,
     /// Open vSwitch's userspace datapath.
@@ -37,7 +42,7 @@ impl Subject {
     /// Its name in tables and files.
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Vswitch(_) => "vswitch",
+            Self::Vswitch { .. } => "vswitch",
             Self::LinuxBridge => "linux-bridge",
             Self::Ovs => "ovs",
         }
@@ -46,7 +51,9 @@ impl Subject {
     /// Starts it on the ports of `bed`; `folder` is its own.
     pub(crate) fn start(self, bed: &Bed, folder: &Path) -> Result<Box<dyn Switch>> {
         Ok(match self {
-            Self::Vswitch(kind) => Box::new(vswitch::Vswitch::start(bed, folder, kind)?),
+            Self::Vswitch { kind, shortcut } => {
+                Box::new(vswitch::Vswitch::start(bed, folder, kind, shortcut)?)
+            }
             Self::LinuxBridge => Box::new(linux_bridge::LinuxBridge::start(bed)?),
             Self::Ovs => Box::new(ovs::Ovs::start(bed, folder)?),
         })

@@ -22,9 +22,9 @@ pub(super) struct Vswitch {
 }
 
 impl Vswitch {
-    pub(super) fn start(bed: &Bed, folder: &Path, kind: Kind) -> Result<Self> {
+    pub(super) fn start(bed: &Bed, folder: &Path, kind: Kind, shortcut: bool) -> Result<Self> {
         let file = folder.join("topology.toml");
-        std::fs::write(&file, topology::to_toml(&topology(kind)))?;
+        std::fs::write(&file, topology::to_toml(&topology(kind, shortcut)))?;
         let socket = folder.join("socket");
         let program = std::env::current_exe()?.with_file_name("vswitch");
         if !program.exists() {
@@ -55,8 +55,9 @@ impl Vswitch {
 }
 
 /// One network with both ports, one worker on the second CPU.
-fn topology(kind: Kind) -> Topology {
+fn topology(kind: Kind, shortcut: bool) -> Topology {
     let mut topology = Topology::default();
+    topology.switch.shortcut = shortcut;
     topology.switch.cpus = vec![noise::CPUS[1] as u32];
     topology.network = vec![Network::new("lan")];
     topology.port = PORTS

@@ -94,8 +94,9 @@ fn topology() -> impl Strategy<Value = Topology> {
         name("switch"),
         prop::collection::btree_set(0..64u32, 0..3).prop_map(|cpus| cpus.into_iter().collect()),
         prop::sample::select(vec![Polling::Adaptive, Polling::Busy]),
+        any::<bool>(),
     )
-        .prop_map(|(name, cpus, polling)| Switch { name, cpus, polling });
+        .prop_map(|(name, cpus, polling, shortcut)| Switch { name, cpus, polling, shortcut });
     (switch, vec(network(), 0..5), vec(port(), 0..5), vec(static_entry(), 0..4), vec(host(), 0..4))
         .prop_map(|(switch, network, port, fdb, host)| unique(Topology { switch, network, port, fdb, host }))
 }

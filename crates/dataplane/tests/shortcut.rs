@@ -1,5 +1,7 @@
 //! A flow that needs no worker is one of which the pipeline would forward every frame as the passage says.
 
+#![allow(clippy::unwrap_used)] // set-up of tests
+
 mod testbed;
 
 use std::time::Duration;

@@ -117,9 +117,10 @@ pub struct Mark {
 struct Passage {
     /// The address of its `sk_buff`; 0: the way is taken.
     skb: u64,
+    /// The netdev that it came in by.
+    from: u32,
     /// The netdev that it leaves by.
-    ifindex: u32,
-    _pad: u32,
+    to: u32,
 }
 
 // SAFETY: numbers of C's layout; their sizes leave no room for padding.

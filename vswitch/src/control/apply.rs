@@ -156,13 +156,13 @@ impl Control {
 
     fn refuse_what_needs_a_restart(&self, next: &Topology) -> Result<(), ErrorBody> {
         let (old, new) = (&self.started, &next.switch);
-        if (&old.cpus, old.polling) == (&new.cpus, new.polling) {
+        if (&old.cpus, old.polling, old.shortcut) == (&new.cpus, new.polling, new.shortcut) {
             return Ok(());
         }
-        let mend = "start the daemon anew with this file, or leave [switch] cpus and polling as they are";
+        let mend = "start the daemon anew with this file, or leave these keys of [switch] as they are";
         Err(ErrorBody::new(
             ErrorCode::Conflict,
-            "[switch] cpus and polling are fixed while the daemon runs",
+            "[switch] cpus, polling and shortcut are fixed while the daemon runs",
             mend,
         ))
     }

@@ -136,7 +136,7 @@ impl Control {
     /// What the kernel refused.
     pub async fn start(switch: &Switch, pool: &'static Pool) -> io::Result<Self> {
         let clock = Clock::start();
-        let shortcut = shortcut::open();
+        let shortcut = switch.shortcut.then(shortcut::open).flatten();
         let words = shortcut.map(|shortcut| Box::new(shortcut.generations()) as Words);
         let fdb = Arc::new(Fdb::with_seed(FDB_CAPACITY, secret_seed(), words));
         let snapshot = Arc::new(Snapshot::new(Vec::new(), Vec::new(), Arc::clone(&fdb)));

@@ -66,7 +66,8 @@ pub struct Topology {
     pub host: Vec<Host>,
 }
 
-/// What concerns the whole switch. A change of `cpus` or `polling` takes effect when the daemon starts again.
+/// What concerns the whole switch. A change of any key but `name` takes effect when the
+/// daemon starts again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Switch {
@@ -77,11 +78,18 @@ pub struct Switch {
     pub cpus: Vec<u32>,
     /// What idle workers do.
     pub polling: Polling,
+    /// Busy flows pass in the kernel, past the workers, where the kernel lets them.
+    #[serde(skip_serializing_if = "is_true")]
+    pub shortcut: bool,
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Default for Switch {
     fn default() -> Self {
-        Self { name: "vswitch".to_owned(), cpus: Vec::new(), polling: Polling::Adaptive }
+        Self { name: "vswitch".to_owned(), cpus: Vec::new(), polling: Polling::Adaptive, shortcut: true }
     }
 }
 

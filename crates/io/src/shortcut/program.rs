@@ -3,7 +3,8 @@
 //! `decide` is part of the socket filter of a port, `obey` the host filter of its netdev. The kernel runs them for the
 //! same frame one after the other, on the same CPU and with nothing received there in between
 //! (`__netif_receive_skb_core`: taps, then tc ingress). So the first leaves word for the second in memory of that CPU.
-//! The word names the frame by its address: should a frame come to `obey` that `decide` did not see, it is dropped.
+//! The word names the frame by its address and its netdev: should a frame come to `obey` that `decide` did not see, it is
+//! dropped.
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
@@ -249,8 +250,10 @@ fn leave_word(of: &OwnedFd) -> Vec<Line> {
     lines.extend([
         If(Cond::Is(R0, 0), STAY), // never, but the verifier wants to see it
         Do(Insn::store_long(R0, offset_of!(Passage, skb) as i16, SKB)),
+        Do(Insn::load(R1, Frame, KEY + offset_of!(Key, ifindex) as i16)),
+        Do(Insn::store(R0, offset_of!(Passage, from) as i16, R1)),
         Do(Insn::load(R1, FLOW, offset_of!(Value, ifindex) as i16)),
-        Do(Insn::store(R0, offset_of!(Passage, ifindex) as i16, R1)),
+        Do(Insn::store(R0, offset_of!(Passage, to) as i16, R1)),
     ]);
     lines
 }
@@ -300,9 +303,12 @@ pub(super) fn obey(of: &OwnedFd) -> Vec<Insn> {
         If(Cond::Is(R0, 0), "drop"),
         Do(Insn::load_long(R1, R0, offset_of!(Passage, skb) as i16)),
         If(Cond::Differ(R1, SKB), "drop"),
+        Do(Insn::load(R1, R0, offset_of!(Passage, from) as i16)),
+        Do(Insn::load(R2, SKB, SKB_IFINDEX)),
+        If(Cond::Differ(R1, R2), "drop"),
         Do(Insn::set(R1, 0)),
         Do(Insn::store_long(R0, offset_of!(Passage, skb) as i16, R1)),
-        Do(Insn::load(R1, R0, offset_of!(Passage, ifindex) as i16)), // (ifindex, flags)
+        Do(Insn::load(R1, R0, offset_of!(Passage, to) as i16)), // (ifindex, flags)
         Do(Insn::set(R2, 0)),
         Do(Insn::call(REDIRECT)),
         Do(Insn::exit()),
