@@ -11,123 +11,28 @@
 //! - *Generations* count the changes of where each address is, in slots that addresses share by their hash. A flow
 //!   names those of its two addresses, as they were before they were looked up.
 //!
-//! Both are words of memory that the programs read for every frame, so a store ends a flow. The counters are there
-//! too: they are added to before a frame leaves, each by one for a frame that is handed to a netdev as by any other
-//! way out.
+//! Both are words of memory that the programs read for every frame, so a store ends a flow. The flows are there too: a BPF
+//! map has their places by key, and a place is used again only when no program can have found it before. So are the
+//! counters, which are added to before a frame leaves.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::bpf::map::{self, LruHash, Plain};
-use crate::bpf::{self, Insn, Line, LoadError};
+use crate::bpf::map::Barrier;
+use crate::bpf::{self, Line, LoadError};
 
+mod board;
 pub(crate) mod program;
 
-/// Ports that it can count for, from 0 on.
-pub const PORTS: usize = 4096;
-/// Networks that it can count for, from 0 on.
-pub const NETWORKS: usize = 16384;
-/// Slots of generations.
-const GENERATIONS: usize = 1 << 16;
-/// Flows that it knows at most; beyond, the least recently used goes.
-const FLOWS: u32 = 16384;
+use board::{Board, FLOWS, GENERATIONS, Index, KeyBytes};
+pub use board::{Mark, NETWORKS, PORTS, Traffic};
 
-/// Frames and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Frames, GSO frames as one.
-    pub packets: u64,
-    /// Their bytes without FCS, tag included.
-    pub bytes: u64,
-}
-
-/// [`Traffic`] that the kernel counts.
-#[repr(C)]
-struct Count {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// Of one port: a cache line.
-#[repr(C, align(64))]
-struct PortCount {
-    received: Count,
-    transmitted: Count,
-}
-
-/// Memory that the programs see. All zero is valid.
-#[repr(C)]
-struct Board {
-    /// 0: none.
-    epoch: AtomicU64,
-    /// What flows note as the time of their last frame: grows with each sweep.
-    tick: AtomicU64,
-    _line: [u64; 6],
-    ports: [PortCount; PORTS],
-    networks: [Count; NETWORKS],
-    generations: [AtomicU32; GENERATIONS],
-}
-
-/// What tells the frames of a flow, in the order in which the bytes are in a frame.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Key {
-    ifindex: u32,
-    /// 0: untagged; else [`TAGGED`] and the VLAN ID.
-    tag: u32,
-    destination: [u8; 6],
-    source: [u8; 6],
-}
-
-/// In a key: has an 802.1Q tag.
-const TAGGED: u32 = 1 << 12;
-
-/// What becomes of them.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-struct Value {
-    epoch: u64,
-    /// The tick of the last frame.
-    seen: u64,
-    ifindex: u32,
-    max_frame: u32,
-    source: Mark,
-    destination: Mark,
-    ingress: u32,
-    egress: u32,
-    network: u32,
-    _pad: u32,
-}
-
-/// A slot of generations, and the generation that it had.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
-    /// Modulo [`Shortcut::generations`]' length.
-    pub slot: u32,
-    /// Its value.
-    pub generation: u32,
-}
-
-/// The way of a frame, from the one program to the other on the same CPU.
-#[repr(C)]
-struct Passage {
-    /// The address of its `sk_buff`; 0: the way is taken.
-    skb: u64,
-    /// The netdev that it came in by.
-    from: u32,
-    /// The netdev that it leaves by.
-    to: u32,
-}
-
-// SAFETY: numbers of C's layout; their sizes leave no room for padding.
-unsafe impl Plain for Key {}
-// SAFETY: as above.
-unsafe impl Plain for Value {}
-const _: () = assert!(size_of::<Key>() == 20 && size_of::<Value>() == 56);
+/// Flows of one ingress port at most, so that no port has them all.
+const FLOWS_OF_PORT: u32 = FLOWS as u32 / 8;
 
 /// A flow: IPv4 and IPv6 frames of one source and destination that come in by one netdev in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,14 +109,35 @@ impl From<LoadError> for ShortcutError {
 pub struct Shortcut {
     board: &'static Board,
     board_map: OwnedFd,
-    flows: LruHash<Key, Value>,
+    /// The places of flows on the board, for the programs.
+    index: Index,
     passage: OwnedFd,
     /// Drops a frame, or sends it where its passage says.
     host_filter: OwnedFd,
-    /// The epoch before this one, or the last one.
+    /// The last epoch.
     last_epoch: AtomicU64,
     /// A flow was inserted since the last pause.
     is_used: AtomicBool,
+    places: Mutex<Places>,
+    programs: Barrier,
+}
+
+/// Who has which place.
+struct Places {
+    /// What is in the index.
+    taken: HashMap<KeyBytes, Taken>,
+    /// No program sees them.
+    free: Vec<u16>,
+    /// They are not in the index any more; a program may still see them.
+    left: Vec<u16>,
+    /// Places taken, by ingress port.
+    of_port: HashMap<u16, u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Taken {
+    place: u16,
+    ingress: u16,
 }
 
 impl Shortcut {
@@ -221,10 +147,9 @@ impl Shortcut {
     /// [`ShortcutError`]: frames all go by the workers then.
     pub fn open() -> Result<&'static Self, ShortcutError> {
         let at = |step| move |source| ShortcutError::System { step, source };
-        let board_map = map::array(size_of::<Board>() as u32, 1).map_err(at("make an array"))?;
-        let board = map_board(&board_map).map_err(at("map an array"))?;
-        let flows = LruHash::new(FLOWS).map_err(at("make a map of flows"))?;
-        let passage = map::per_cpu(size_of::<Passage>() as u32).map_err(at("make an array for each CPU"))?;
+        let (board_map, board) = board::make().map_err(at("make an array"))?;
+        let index = board::index().map_err(at("make a map of flows"))?;
+        let passage = board::passage().map_err(at("make an array for each CPU"))?;
         let host_filter = bpf::load(&bpf::Program {
             kind: bpf::PROG_TYPE_SCHED_CLS,
             insns: &program::obey(&passage),
@@ -232,8 +157,17 @@ impl Shortcut {
             ifindex: 0,
             attach: bpf::ATTACH_TCX_INGRESS,
         })?;
-        let (last_epoch, is_used) = (AtomicU64::new(0), AtomicBool::new(false));
-        let shortcut = Self { board, board_map, flows, passage, host_filter, last_epoch, is_used };
+        let shortcut = Self {
+            board,
+            board_map,
+            index,
+            passage,
+            host_filter,
+            last_epoch: AtomicU64::new(0),
+            is_used: AtomicBool::new(false),
+            places: Mutex::new(Places::new()),
+            programs: Barrier::new().map_err(at("make a map of maps"))?,
+        };
         // Whether sockets may have the other one.
         bpf::load(&bpf::Program {
             kind: bpf::PROG_TYPE_SOCKET_FILTER,
@@ -260,9 +194,8 @@ impl Shortcut {
     pub fn pause(&self) {
         self.board.epoch.store(0, Release);
         if self.is_used.swap(false, AcqRel) {
-            const GLOBAL: libc::c_int = 1; // MEMBARRIER_CMD_GLOBAL: a grace period of RCU, which programs run under
-            // SAFETY: plain numbers. A kernel that has no such call (nohz_full) has programs end microseconds later.
-            let _ = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+            // Should the kernel lack the memory for this: programs end in microseconds all the same.
+            let _ = self.programs.wait();
         }
     }
 
@@ -273,57 +206,70 @@ impl Shortcut {
     }
 
     /// Has the frames of `flow` go this way from now on, as long as the epoch and both addresses stay as they are.
+    /// False: there is no room, or somebody else is at it. They go on as they went then. Never waits.
     ///
     /// # Errors
-    /// What the kernel said; they go on as they went.
-    pub fn insert(&self, flow: &Flow, way: &Way) -> io::Result<()> {
+    /// What the kernel said; as above.
+    pub fn insert(&self, flow: &Flow, way: &Way) -> io::Result<bool> {
+        let Ok(mut places) = self.places.try_lock() else { return Ok(false) };
+        let key = flow.key();
+        let Some(place) = places.take(&key, way.ingress) else { return Ok(false) };
         self.is_used.store(true, Release);
-        let tag = flow.vid.map_or(0, |vid| TAGGED | u32::from(vid));
-        let Flow { ifindex, source, destination, .. } = *flow;
-        let value = Value {
-            epoch: way.epoch,
-            seen: self.board.tick.load(Relaxed),
-            ifindex: way.ifindex,
-            max_frame: way.max_frame,
-            source: way.source,
-            destination: way.destination,
-            ingress: way.ingress.into(),
-            egress: way.egress.into(),
-            network: way.network.into(),
-            _pad: 0,
-        };
-        self.flows.insert(&Key { ifindex, tag, destination, source }, &value)
+        self.board.places[usize::from(place)].set(&key, way, self.board.tick.load(Relaxed));
+        // A system call: whoever finds the place by it sees what is there.
+        let inserted = self.index.insert(&key, place.into());
+        places.put(&key, Taken { place, ingress: way.ingress }, inserted.is_ok());
+        inserted.map(|()| true)
     }
 
-    /// Takes out what holds no more, shows each other flow to `keep`, and takes it out where that is false.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn sweep(&self, mut keep: impl FnMut(&Seen) -> bool) -> io::Result<()> {
-        if !self.is_used.load(Acquire) {
-            return Ok(());
-        }
+    /// Takes out what holds no more, shows each other flow to `keep`, and takes it out where that is false. May wait for
+    /// the programs that run.
+    pub fn sweep(&self, mut keep: impl FnMut(&Seen) -> bool) {
         let tick = self.board.tick.load(Relaxed);
-        let epoch = self.board.epoch.load(Acquire);
-        self.flows.for_each(|key, value| {
-            let seen = Seen {
-                ingress: value.ingress as u16,
-                network: value.network as u16,
-                source: key.source,
-                idle: tick.saturating_sub(value.seen),
-            };
-            let holds =
-                value.epoch == epoch && self.is_current(value.source) && self.is_current(value.destination);
-            if !holds || !keep(&seen) {
-                self.flows.remove(key);
-            }
-        })?;
+        let mut places = self.places();
+        let over: Vec<KeyBytes> = (places.taken.iter())
+            .filter(|(key, taken)| self.look(key, **taken, tick).is_none_or(|seen| !keep(&seen)))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in over {
+            // It is there: nobody else takes one out.
+            let _ = self.index.remove(&key);
+            places.leave(&key);
+        }
         self.board.tick.store(tick + 1, Relaxed);
-        Ok(())
+        let left = std::mem::take(&mut places.left);
+        drop(places);
+        if left.is_empty() {
+            return;
+        }
+        let waited = self.programs.wait();
+        let mut places = self.places();
+        match waited {
+            Ok(()) => places.free.extend(left),
+            Err(_) => places.left.extend(left), // next time
+        }
     }
 
-    fn is_current(&self, mark: Mark) -> bool {
-        self.board.generations[mark.slot as usize % GENERATIONS].load(Acquire) == mark.generation
+    /// What is known of a flow, if it holds.
+    fn look(&self, key: &KeyBytes, taken: Taken, tick: u64) -> Option<Seen> {
+        let place = &self.board.places[usize::from(taken.place)];
+        let is_current = |mark: Mark| {
+            self.board.generations[mark.slot as usize % GENERATIONS].load(Acquire) == mark.generation
+        };
+        let holds = self.epoch() == Some(place.epoch.load(Relaxed))
+            && is_current(place.source.get())
+            && is_current(place.destination.get());
+        holds.then(|| Seen {
+            ingress: taken.ingress,
+            network: place.network.load(Relaxed) as u16,
+            source: std::array::from_fn(|n| key[14 + n]),
+            idle: tick.saturating_sub(place.seen.load(Relaxed)),
+        })
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        // It is whole at every point where a thread could panic.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What passed in by `port`, and out.
@@ -360,32 +306,38 @@ impl Shortcut {
     }
 }
 
-impl Count {
-    fn get(&self) -> Traffic {
-        Traffic { packets: self.packets.load(Relaxed), bytes: self.bytes.load(Relaxed) }
+impl Places {
+    fn new() -> Self {
+        let (taken, of_port) = (HashMap::new(), HashMap::new());
+        Self { taken, free: (0..FLOWS as u16).rev().collect(), left: Vec::new(), of_port }
     }
 
-    fn clear(&self) {
-        self.packets.store(0, Relaxed);
-        self.bytes.store(0, Relaxed);
+    /// A free place for a flow, which another one may have had so far.
+    fn take(&mut self, key: &KeyBytes, ingress: u16) -> Option<u16> {
+        let is_new = !self.taken.contains_key(key);
+        let of_port = self.of_port.get(&ingress).copied().unwrap_or(0);
+        if is_new && of_port >= FLOWS_OF_PORT { None } else { self.free.pop() }
     }
-}
 
-/// Maps the array for the life of the process.
-fn map_board(array: &OwnedFd) -> io::Result<&'static Board> {
-    let (len, protection) = (size_of::<Board>(), libc::PROT_READ | libc::PROT_WRITE);
-    // SAFETY: a new mapping touches no existing memory.
-    let board =
-        unsafe { libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, array.as_raw_fd(), 0) };
-    if board == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
+    /// The index has the flow at this place from now on, or has not.
+    fn put(&mut self, key: &KeyBytes, taken: Taken, is_in_index: bool) {
+        if !is_in_index {
+            return self.free.push(taken.place);
+        }
+        self.leave(key);
+        self.taken.insert(*key, taken);
+        *self.of_port.entry(taken.ingress).or_default() += 1;
     }
-    // SAFETY: as large as a board and aligned to a page, never unmapped; any bits are valid, and all that changes in it
-    // is atomic.
-    Ok(unsafe { &*board.cast::<Board>() })
-}
 
-/// `dst` = the address of a field of the board.
-fn on_board(shortcut: &Shortcut, dst: bpf::Reg, offset: usize) -> [Insn; 2] {
-    Insn::map_value(dst, shortcut.board_map.as_fd(), offset)
+    /// The index has the flow no more at the place where it was.
+    fn leave(&mut self, key: &KeyBytes) {
+        let Some(Taken { place, ingress }) = self.taken.remove(key) else { return };
+        self.left.push(place);
+        if let Some(count) = self.of_port.get_mut(&ingress) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_port.remove(&ingress);
+            }
+        }
+    }
 }

@@ -71,7 +71,7 @@ impl Bed {
     }
 
     fn insert(&self, vid: Option<u16>) {
-        self.shortcut.insert(&self.flow(vid), &self.way(1514)).unwrap();
+        assert!(self.shortcut.insert(&self.flow(vid), &self.way(1514)).unwrap());
     }
 
     /// Whether a frame of the first host passes to the second; else it is at the first port.
@@ -200,13 +200,11 @@ fn a_sweep_shows_flows_in_use_and_takes_out_the_others() {
     let mut bed = Bed::new();
     let sweep = |bed: &Bed, keep: bool| {
         let mut seen: Vec<u64> = Vec::new();
-        bed.shortcut
-            .sweep(|flow| {
-                assert_eq!((flow.ingress, flow.network, flow.source), (INGRESS, NETWORK, SOURCE));
-                seen.push(flow.idle);
-                keep
-            })
-            .unwrap();
+        bed.shortcut.sweep(|flow| {
+            assert_eq!((flow.ingress, flow.network, flow.source), (INGRESS, NETWORK, SOURCE));
+            seen.push(flow.idle);
+            keep
+        });
         seen
     };
     assert!(sweep(&bed, true).is_empty());
@@ -223,6 +221,36 @@ fn a_sweep_shows_flows_in_use_and_takes_out_the_others() {
     bed.insert(None);
     assert_eq!(sweep(&bed, false), [0]);
     assert!(!bed.passes(&udp(60)));
+}
+
+#[test]
+fn no_port_has_all_the_room_and_what_is_left_comes_back() {
+    let mut bed = Bed::new();
+    let insert = |bed: &Bed, ingress: u16, n: u16| {
+        let [high, low] = n.to_be_bytes();
+        let flow = Flow { source: [2, 0, 1, 0, high, low], ifindex: ingress.into(), ..bed.flow(None) };
+        bed.shortcut.insert(&flow, &Way { ingress, ..bed.way(1514) }).unwrap()
+    };
+    let fill = |bed: &Bed, ingress| (0..).take_while(|&n| insert(bed, ingress, n)).count();
+    let share = fill(&bed, 0);
+    assert!(insert(&bed, 0, 5), "a flow that is there may be renewed");
+    let shares: Vec<usize> = (1..20).map(|port| fill(&bed, port)).collect();
+    let mut held: usize = shares.iter().sum::<usize>() + share;
+    assert!(shares[..6].iter().all(|&other| other == share), "{share} and {shares:?}");
+    assert_eq!(shares[10..], [0; 9]);
+    for _ in 0..3 {
+        let mut swept = 0;
+        bed.shortcut.sweep(|_| {
+            swept += 1;
+            false
+        });
+        assert_eq!(swept, held);
+        held = fill(&bed, 30);
+        assert_eq!(held, share);
+    }
+    bed.shortcut.sweep(|_| false);
+    bed.insert(None);
+    assert!(bed.passes(&udp(60)));
 }
 
 #[test]

@@ -54,17 +54,13 @@ impl Control {
     pub(super) fn sweep_flows(&self) {
         let Some(shortcut) = self.shortcut else { return };
         let now = self.clock.now();
-        let swept = shortcut.sweep(|flow| {
+        shortcut.sweep(|flow| {
             if flow.idle == 0 {
                 let (network, port) = (NetId(flow.network), PortId(flow.ingress));
                 self.fdb.refresh(network, Mac(flow.source), port, now);
             }
             flow.idle < IDLE_SWEEPS
         });
-        if let Err(error) = swept {
-            tracing::error!(%error, "cannot look at the flows that pass in the kernel: none does from now on");
-            shortcut.pause();
-        }
     }
 
     /// What passed in by a port, and out.

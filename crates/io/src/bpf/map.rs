@@ -1,7 +1,7 @@
 //! Maps: memory that programs and this process share.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::call;
 
@@ -9,11 +9,11 @@ const CMD_CREATE: libc::c_int = 0;
 const CMD_LOOKUP: libc::c_int = 1;
 const CMD_UPDATE: libc::c_int = 2;
 const CMD_DELETE: libc::c_int = 3;
-const CMD_LOOKUP_BATCH: libc::c_int = 24;
 
+const TYPE_HASH: u32 = 1;
 const TYPE_ARRAY: u32 = 2;
 const TYPE_PERCPU_ARRAY: u32 = 6;
-const TYPE_LRU_HASH: u32 = 9;
+const TYPE_ARRAY_OF_MAPS: u32 = 12;
 const TYPE_XSKMAP: u32 = 17;
 const F_MMAPABLE: u32 = 1 << 10;
 
@@ -44,18 +44,6 @@ impl Element {
     fn new<K, V>(map: BorrowedFd<'_>, key: *const K, value: *const V) -> Self {
         Self { map_fd: map.as_raw_fd() as u32, pad: 0, key: key as u64, value: value as u64, flags: 0 }
     }
-}
-
-#[repr(C)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
 }
 
 /// An array of `entries` values of `value_size` bytes (a multiple of 8), which mmap shows to its creator.
@@ -124,91 +112,77 @@ pub(crate) fn first_value(map: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(value)
 }
 
-/// What may be a key or a value: any bits make one, and no byte is padding.
-///
-/// # Safety
-/// That is so.
-pub(crate) unsafe trait Plain: Copy + Default {}
-
-/// A map that drops what was least recently used when it is full. Any number of threads may use it.
+/// Waits for programs. The kernel promises of a map of maps that a change of it returns when no program can see what was
+/// there before (`maybe_wait_bpf_programs`): so none that ran before the call runs when it returns.
 #[derive(Debug)]
-pub(crate) struct LruHash<K, V> {
-    fd: OwnedFd,
-    types: std::marker::PhantomData<fn(K, V)>,
+pub(crate) struct Barrier {
+    outer: OwnedFd,
+    inner: OwnedFd,
 }
 
-/// Entries that one system call reads.
-const BATCH: usize = 512;
+impl Barrier {
+    /// Makes what it takes.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn new() -> io::Result<Self> {
+        let one = |map_type, inner_map_fd| {
+            create(Create { map_type, value_size: 4, max_entries: 1, inner_map_fd, ..Create::default() })
+        };
+        let inner = one(TYPE_ARRAY, 0)?;
+        Ok(Self { outer: one(TYPE_ARRAY_OF_MAPS, inner.as_raw_fd() as u32)?, inner })
+    }
 
-impl<K: Plain, V: Plain> LruHash<K, V> {
+    /// Some milliseconds at most, where programs do not run for longer.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        let (key, value) = (0_u32, self.inner.as_raw_fd());
+        let mut attr = Element::new(self.outer.as_fd(), &raw const key, &raw const value);
+        // SAFETY: key and value are four bytes, as the map says, and outlive the call.
+        unsafe { call(CMD_UPDATE, &mut attr) }.map(drop)
+    }
+}
+
+/// A map from `N` bytes to a number, full at a fixed size. Any number of threads may use it. A program that holds the
+/// address of a value may find that of another key there: the kernel uses its memory again at once.
+#[derive(Debug)]
+pub(crate) struct Hash<const N: usize>(OwnedFd);
+
+impl<const N: usize> Hash<N> {
     /// An empty one with room for `entries`.
     ///
     /// # Errors
     /// What the kernel said.
     pub(crate) fn new(entries: u32) -> io::Result<Self> {
-        let (key_size, value_size) = (size_of::<K>() as u32, size_of::<V>() as u32);
-        let attr = Create {
-            map_type: TYPE_LRU_HASH,
-            key_size,
-            value_size,
-            max_entries: entries,
-            ..Create::default()
-        };
-        Ok(Self { fd: create(attr)?, types: std::marker::PhantomData })
+        let (key_size, value_size) = (N as u32, size_of::<u32>() as u32);
+        let attr =
+            Create { map_type: TYPE_HASH, key_size, value_size, max_entries: entries, ..Create::default() };
+        create(attr).map(Self)
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.fd)
+        self.0.as_fd()
     }
 
     /// Sets the value of a key.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(crate) fn insert(&self, key: &K, value: &V) -> io::Result<()> {
-        let mut attr = Element::new(self.fd(), key, value);
+    pub(crate) fn insert(&self, key: &[u8; N], value: u32) -> io::Result<()> {
+        let mut attr = Element::new(self.fd(), key, &raw const value);
         // SAFETY: key and value are as long as the map says, and outlive the call.
         unsafe { call(CMD_UPDATE, &mut attr) }.map(drop)
     }
 
-    /// Takes a key out, if it is there.
-    pub(crate) fn remove(&self, key: &K) {
-        let mut attr = Element::new(self.fd(), key, std::ptr::null::<V>());
-        // SAFETY: the key is as long as the map says, and outlives the call. It may be gone, which is as well.
-        let _ = unsafe { call(CMD_DELETE, &mut attr) };
-    }
-
-    /// Shows every entry once; what comes or goes meanwhile may be missed.
+    /// Takes a key out.
     ///
     /// # Errors
-    /// What the kernel said.
-    pub(crate) fn for_each(&self, mut see: impl FnMut(&K, &V)) -> io::Result<()> {
-        let (mut keys, mut values) = (vec![K::default(); BATCH], vec![V::default(); BATCH]);
-        let (mut from, mut to) = (None, 0_u64);
-        loop {
-            let mut attr = Batch {
-                in_batch: from.as_ref().map_or(0, |from: &u64| std::ptr::from_ref(from) as u64),
-                out_batch: (&raw mut to) as u64,
-                keys: keys.as_mut_ptr() as u64,
-                values: values.as_mut_ptr() as u64,
-                count: BATCH as u32,
-                map_fd: self.fd.as_raw_fd() as u32,
-                elem_flags: 0,
-                flags: 0,
-            };
-            // SAFETY: there is room for `count` keys and values; the positions are four bytes, and all outlive the call.
-            let result = unsafe { call(CMD_LOOKUP_BATCH, &mut attr) };
-            let is_last = match result {
-                Ok(_) => false,
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => true,
-                Err(e) => return Err(e),
-            };
-            let count = attr.count as usize;
-            keys.iter().zip(&values).take(count).for_each(|(key, value)| see(key, value));
-            if is_last {
-                return Ok(());
-            }
-            from = Some(to);
-        }
+    /// What the kernel said; it was not there.
+    pub(crate) fn remove(&self, key: &[u8; N]) -> io::Result<()> {
+        let mut attr = Element::new(self.fd(), key, std::ptr::null::<u32>());
+        // SAFETY: the key is as long as the map says, and outlives the call.
+        unsafe { call(CMD_DELETE, &mut attr) }.map(drop)
     }
 }

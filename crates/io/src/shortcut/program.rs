@@ -9,9 +9,10 @@
 use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{
-    Board, Count, GENERATIONS, Key, Mark, NETWORKS, PORTS, Passage, PortCount, Shortcut, TAGGED, Value,
-    on_board,
+use super::Shortcut;
+use super::board::{
+    Board, Count, FLOWS, GENERATIONS, KEY_LEN, Key, MarkWords, NETWORKS, PORTS, Passage, Place, PortCount,
+    TAGGED, fd,
 };
 use crate::bpf::{self, Cond, Insn, Line, Reg};
 use Line::{Do, If, Label};
@@ -58,10 +59,10 @@ pub(crate) const STAY: &str = "stay";
 const LEN: Reg = Reg::R8;
 const FLOW: Reg = Reg::R9;
 // On the stack.
-const KEY: i16 = -(size_of::<Key>() as i16);
+const KEY: i16 = -(KEY_LEN as i16);
 const TAG: i16 = KEY + offset_of!(Key, tag) as i16;
 /// Where headers of the frame are read to.
-const HEADER: i16 = KEY - 20;
+const HEADER: i16 = KEY - 24;
 /// Bytes of the frame before the TCP header.
 const BEFORE_TCP: i16 = HEADER - 8;
 const ZERO: i16 = BEFORE_TCP - 4;
@@ -70,13 +71,18 @@ const ZERO: i16 = BEFORE_TCP - 4;
 pub(super) fn decide(shortcut: &Shortcut) -> Vec<Line> {
     let mut lines = find_flow(shortcut);
     lines.extend(check_epoch(shortcut));
-    lines.extend(check_generation(shortcut, offset_of!(Value, source)));
-    lines.extend(check_generation(shortcut, offset_of!(Value, destination)));
+    lines.extend(check_generation(shortcut, offset_of!(Place, source)));
+    lines.extend(check_generation(shortcut, offset_of!(Place, destination)));
     lines.extend(check_size());
     lines.extend(leave_word(&shortcut.passage));
     lines.extend(count(shortcut));
     lines.extend([Do(Insn::set(R0, 0)), Do(Insn::exit())]);
     lines
+}
+
+/// `R1` = the address of a field of the board.
+fn on_board(shortcut: &Shortcut, offset: usize) -> [Insn; 2] {
+    Insn::map_value(R1, fd(&shortcut.board_map), offset)
 }
 
 /// A whole socket filter with nothing else in it.
@@ -88,9 +94,9 @@ pub(super) fn alone(shortcut: &Shortcut) -> Vec<Insn> {
     bpf::assemble(&lines)
 }
 
-/// Puts the frame's flow into `FLOW`, and its length into `LEN`. Only IP has flows: any other EtherType may be a tag.
+/// Puts the place of the frame's flow into `FLOW`, and its length into `LEN`. Only IP has flows: any other EtherType may be a tag.
 fn find_flow(shortcut: &Shortcut) -> Vec<Line> {
-    let [flows, flows_high] = Insn::map(R1, shortcut.flows.fd());
+    let [index, index_high] = Insn::map(R1, shortcut.index.fd());
     let mut lines = vec![
         Do(Insn::load(R1, SKB, SKB_PROTOCOL)),
         If(Cond::Is(R1, IPV4), "ip"),
@@ -109,39 +115,51 @@ fn find_flow(shortcut: &Shortcut) -> Vec<Line> {
         Label("untagged"),
         Do(Insn::store(Frame, TAG, R2)),
         Do(Insn::load(R1, SKB, SKB_IFINDEX)),
-        Do(Insn::store(Frame, KEY, R1)),
+        Do(Insn::store(Frame, KEY + offset_of!(Key, ifindex) as i16, R1)),
+        Do(Insn::set(R1, 0)),
+        Do(Insn::store(Frame, KEY + offset_of!(Key, zero) as i16, R1)),
     ];
-    lines.extend(load_bytes(Place::At(0), KEY + offset_of!(Key, destination) as i16, 12));
+    lines.extend(load_bytes(At::Offset(0), KEY + offset_of!(Key, addresses) as i16, 12));
     lines.extend([
-        Do(flows), // (map, key)
-        Do(flows_high),
+        Do(index), // (map, key)
+        Do(index_high),
         Do(Insn::copy(R2, Frame)),
         Do(Insn::add(R2, KEY.into())),
         Do(Insn::call(MAP_LOOKUP_ELEM)),
         If(Cond::Is(R0, 0), STAY),
-        Do(Insn::copy(FLOW, R0)),
+        Do(Insn::load(R2, R0, 0)),
     ]);
+    lines.extend(element(shortcut, offset_of!(Board, places), FLOWS, size_of::<Place>()));
+    lines.push(Do(Insn::copy(FLOW, R1)));
+    // What the map said may be another flow's by now; what is at a place stays.
+    for word in (0..KEY_LEN as i16).step_by(8) {
+        lines.extend([
+            Do(Insn::load_long(R1, Frame, KEY + word)),
+            Do(Insn::load_long(R2, FLOW, offset_of!(Place, key) as i16 + word)),
+            If(Cond::Differ(R1, R2), STAY),
+        ]);
+    }
     lines
 }
 
 fn check_epoch(shortcut: &Shortcut) -> Vec<Line> {
-    let [board, board_high] = on_board(shortcut, R1, offset_of!(Board, epoch));
+    let [board, board_high] = on_board(shortcut, offset_of!(Board, epoch));
     vec![
         Do(board),
         Do(board_high),
         Do(Insn::load_long(R2, R1, 0)),
-        Do(Insn::load_long(R3, FLOW, offset_of!(Value, epoch) as i16)),
+        Do(Insn::load_long(R3, FLOW, offset_of!(Place, epoch) as i16)),
         If(Cond::Differ(R2, R3), STAY),
     ]
 }
 
 /// Compares the mark at this place of the flow with the board.
 fn check_generation(shortcut: &Shortcut, mark: usize) -> Vec<Line> {
-    let mut lines = vec![Do(Insn::load(R2, FLOW, (mark + offset_of!(Mark, slot)) as i16))];
+    let mut lines = vec![Do(Insn::load(R2, FLOW, (mark + offset_of!(MarkWords, slot)) as i16))];
     lines.extend(element(shortcut, offset_of!(Board, generations), GENERATIONS, size_of::<u32>()));
     lines.extend([
         Do(Insn::load(R2, R1, 0)),
-        Do(Insn::load(R3, FLOW, (mark + offset_of!(Mark, generation)) as i16)),
+        Do(Insn::load(R3, FLOW, (mark + offset_of!(MarkWords, generation)) as i16)),
         If(Cond::Differ(R2, R3), STAY),
     ]);
     lines
@@ -149,7 +167,7 @@ fn check_generation(shortcut: &Shortcut, mark: usize) -> Vec<Line> {
 
 /// `R1` = the address of element `R2` (modulo `len`) of an array on the board. Both sizes are powers of two.
 fn element(shortcut: &Shortcut, array: usize, len: usize, size: usize) -> [Line; 5] {
-    let [board, board_high] = on_board(shortcut, R1, array);
+    let [board, board_high] = on_board(shortcut, array);
     [
         Do(Insn::and(R2, len as i32 - 1)),
         Do(Insn::shift_left(R2, size.trailing_zeros() as i32)),
@@ -171,7 +189,7 @@ fn check_size() -> Vec<Line> {
         Do(Insn::load(R1, SKB, SKB_PROTOCOL)),
         If(Cond::Is(R1, IPV6), "ipv6"),
     ];
-    lines.extend(load_bytes(Place::At(ETHERNET), HEADER, 20));
+    lines.extend(load_bytes(At::Offset(ETHERNET), HEADER, 20));
     lines.extend([
         Do(Insn::load_byte(R1, Frame, HEADER + PROTOCOL)),
         If(Cond::NotEqual(R1, TCP), STAY),
@@ -182,7 +200,7 @@ fn check_size() -> Vec<Line> {
         Line::Go("tcp"),
         Label("ipv6"),
     ]);
-    lines.extend(load_bytes(Place::At(ETHERNET), HEADER, 20));
+    lines.extend(load_bytes(At::Offset(ETHERNET), HEADER, 20));
     lines.extend([
         Do(Insn::load_byte(R1, Frame, HEADER + NEXT_HEADER)),
         If(Cond::NotEqual(R1, TCP), STAY),
@@ -190,7 +208,7 @@ fn check_size() -> Vec<Line> {
         Label("tcp"),
         Do(Insn::store_long(Frame, BEFORE_TCP, R1)),
     ]);
-    lines.extend(load_bytes(Place::After(BEFORE_TCP, DATA_OFFSET), HEADER, 1));
+    lines.extend(load_bytes(At::Behind(BEFORE_TCP, DATA_OFFSET), HEADER, 1));
     lines.extend([
         Do(Insn::load_byte(R1, Frame, HEADER)),
         Do(Insn::and(R1, 0xf0)), // words, in the upper four bits
@@ -199,25 +217,25 @@ fn check_size() -> Vec<Line> {
         Do(Insn::add_register(R1, R2)),
         Do(Insn::add_register(R1, GSO_SIZE)),
         Label("fits"),
-        Do(Insn::load(R2, FLOW, offset_of!(Value, max_frame) as i16)),
+        Do(Insn::load(R2, FLOW, offset_of!(Place, max_frame) as i16)),
         If(Cond::Exceeds(R1, R2), STAY),
     ]);
     lines
 }
 
-/// A place in a frame.
-enum Place {
-    At(i32),
-    /// So many bytes after the number that is at this place of the stack.
-    After(i16, i16),
+/// Where in a frame.
+enum At {
+    Offset(i32),
+    /// So many bytes behind the number that is there on the stack.
+    Behind(i16, i16),
 }
 
 /// Reads bytes of the frame to the stack.
-fn load_bytes(from: Place, to: i16, len: i32) -> Vec<Line> {
+fn load_bytes(from: At, to: i16, len: i32) -> Vec<Line> {
     let mut lines = vec![Do(Insn::copy(R1, SKB))]; // (skb, offset, to, len)
     match from {
-        Place::At(offset) => lines.push(Do(Insn::set(R2, offset))),
-        Place::After(base, offset) => {
+        At::Offset(offset) => lines.push(Do(Insn::set(R2, offset))),
+        At::Behind(base, offset) => {
             lines.extend([Do(Insn::load_long(R2, Frame, base)), Do(Insn::add(R2, offset.into()))]);
         }
     }
@@ -252,7 +270,7 @@ fn leave_word(of: &OwnedFd) -> Vec<Line> {
         Do(Insn::store_long(R0, offset_of!(Passage, skb) as i16, SKB)),
         Do(Insn::load(R1, Frame, KEY + offset_of!(Key, ifindex) as i16)),
         Do(Insn::store(R0, offset_of!(Passage, from) as i16, R1)),
-        Do(Insn::load(R1, FLOW, offset_of!(Value, ifindex) as i16)),
+        Do(Insn::load(R1, FLOW, offset_of!(Place, ifindex) as i16)),
         Do(Insn::store(R0, offset_of!(Passage, to) as i16, R1)),
     ]);
     lines
@@ -271,9 +289,9 @@ fn count(shortcut: &Shortcut) -> Vec<Line> {
     let (ports, networks) = (offset_of!(Board, ports), offset_of!(Board, networks));
     let port = (PORTS, size_of::<PortCount>());
     for (number, array, (len, size), field) in [
-        (offset_of!(Value, ingress), ports, port, offset_of!(PortCount, received)),
-        (offset_of!(Value, egress), ports, port, offset_of!(PortCount, transmitted)),
-        (offset_of!(Value, network), networks, (NETWORKS, size_of::<Count>()), 0),
+        (offset_of!(Place, ingress), ports, port, offset_of!(PortCount, received)),
+        (offset_of!(Place, egress), ports, port, offset_of!(PortCount, transmitted)),
+        (offset_of!(Place, network), networks, (NETWORKS, size_of::<Count>()), 0),
     ] {
         lines.push(Do(Insn::load(R2, FLOW, number as i16)));
         lines.extend(element(shortcut, array, len, size));
@@ -282,14 +300,14 @@ fn count(shortcut: &Shortcut) -> Vec<Line> {
             Do(Insn::add_atomic(R1, (field + offset_of!(Count, bytes)) as i16, LEN)),
         ]);
     }
-    let [tick, tick_high] = on_board(shortcut, R1, offset_of!(Board, tick));
+    let [tick, tick_high] = on_board(shortcut, offset_of!(Board, tick));
     lines.extend([
         Do(tick),
         Do(tick_high),
         Do(Insn::load_long(R2, R1, 0)),
-        Do(Insn::load_long(R3, FLOW, offset_of!(Value, seen) as i16)),
+        Do(Insn::load_long(R3, FLOW, offset_of!(Place, seen) as i16)),
         If(Cond::Equal(R2, R3), "noted"), // other CPUs read the line, too
-        Do(Insn::store_long(FLOW, offset_of!(Value, seen) as i16, R2)),
+        Do(Insn::store_long(FLOW, offset_of!(Place, seen) as i16, R2)),
         Label("noted"),
     ]);
     lines
