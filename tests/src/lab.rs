@@ -87,11 +87,12 @@ impl<'a> Scenario<'a> {
         for (number, host) in (1..).zip(&topology.host) {
             let port = topology.port.iter().find(|port| port.name == host.port);
             let port = port.expect("the check found the host's port");
+            let netdev = port.netdev().expect("the check found that a host's port has a netdev");
             let mtu = port.mtu.unwrap_or(Veth::default().mtu);
             let options = Veth { mtu, queues: self.queues };
             let addresses = host.address.iter().map(ToString::to_string);
-            let made = Host::new(&switch.namespace, &host.name, number, port.netdev(), options)
-                .with_addresses(addresses);
+            let made =
+                Host::new(&switch.namespace, &host.name, number, netdev, options).with_addresses(addresses);
             if self.plugged {
                 made.plug();
             }
