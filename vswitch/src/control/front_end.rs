@@ -161,7 +161,10 @@ impl FrontEnd {
         let State { connected, broken, reason, .. } = &self.state;
         match (connected, broken) {
             (true, Some(broken)) => format!("a ring rests until the guest resets it: {broken}"),
-            (true, None) => format!("the front end on {place} is there, its guest has started no rings"),
+            (true, None) => format!(
+                "the front end on {place} is there, its guest has started no rings: it boots, has no driver, or its memory \
+                 is not shared"
+            ),
             (false, _) => {
                 let waits = format!("waits for a front end on {place}");
                 reason
