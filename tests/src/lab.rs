@@ -13,6 +13,9 @@ use vswitch_netns::Veth;
 use crate::wait::{SOON, wait_until};
 use crate::{Host, Raw, Switch};
 
+/// Where files of `topologies/` have the sockets of vhost-user ports.
+const SOCKETS: &str = "/run/vswitch/";
+
 /// A scenario about to run.
 #[derive(Clone, Debug)]
 pub struct Scenario<'a> {
@@ -69,9 +72,13 @@ impl<'a> Scenario<'a> {
     }
 
     fn start(&self) -> Lab {
-        let topology = topology::load(self.topology, "the scenario's topology")
-            .unwrap_or_else(|problems| panic!("{problems:?}"));
-        let mut switch = Switch::new(self.topology);
+        let mut switch = Switch::new("");
+        // Sockets that a file has in a folder of the machine are in the scenario's own.
+        let folder = switch.file("").display().to_string();
+        let text = self.topology.replace(SOCKETS, &folder);
+        switch.write_config(&text);
+        let topology = topology::load(&text, "the scenario's topology");
+        let topology = topology.unwrap_or_else(|problems| panic!("{problems:?}"));
         let hosts = self.make_hosts(&switch, &topology);
         switch.start();
         let lab = Lab { switch, hosts, expected: Vec::new(), end: Signal::SIGTERM };
@@ -87,11 +94,12 @@ impl<'a> Scenario<'a> {
         for (number, host) in (1..).zip(&topology.host) {
             let port = topology.port.iter().find(|port| port.name == host.port);
             let port = port.expect("the check found the host's port");
+            let netdev = port.netdev().expect("the check found that a host's port has a netdev");
             let mtu = port.mtu.unwrap_or(Veth::default().mtu);
             let options = Veth { mtu, queues: self.queues };
             let addresses = host.address.iter().map(ToString::to_string);
-            let made = Host::new(&switch.namespace, &host.name, number, port.netdev(), options)
-                .with_addresses(addresses);
+            let made =
+                Host::new(&switch.namespace, &host.name, number, netdev, options).with_addresses(addresses);
             if self.plugged {
                 made.plug();
             }

@@ -90,7 +90,8 @@ fn receive(mut stream: TcpStream, len: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Bytes without a pattern that a wrong offset could hide in (xorshift64, Marsaglia 2003).
-fn payload(len: usize) -> Vec<u8> {
+#[must_use]
+pub fn payload(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ len as u64;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {

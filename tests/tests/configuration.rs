@@ -43,7 +43,7 @@ fn started_with(config: &str, body: impl FnOnce(&mut Lab)) {
         assert!(lab.switch.stop(Signal::SIGTERM).success());
         prepare(&lab.switch);
         lab.switch.write_config(config);
-        lab.expect_warning("the netdev is refused");
+        lab.expect_warning("the netdev or socket is refused");
         lab.switch.start();
         body(lab);
     });
@@ -74,7 +74,7 @@ fn assert_two_are_refused(lab: &Lab) {
 fn a_port_that_is_refused_at_the_start_waits_and_the_others_run() {
     started_with(PORTS, |lab| {
         assert_two_are_refused(lab);
-        assert_eq!(lab.switch.log().matches("the netdev is refused").count(), 2);
+        assert_eq!(lab.switch.log().matches("the netdev or socket is refused").count(), 2);
         // What was in the way goes, and the port is attached without being told.
         ip(&lab.switch, "link set taken nomaster");
         lab.wait_up(["taken"]);

@@ -15,7 +15,8 @@ const RED2: &str = "10.0.0.2";
 
 #[test]
 fn what_is_dumped_can_be_applied_and_changes_nothing() {
-    for name in ["access.toml", "demo.toml", "kinds.toml", "trunk.toml"] {
+    let guests = ["kvm-tap.toml", "kvm-vhost-user.toml"];
+    for name in ["access.toml", "demo.toml", "kinds.toml", "trunk.toml"].into_iter().chain(guests) {
         Scenario::new(&topology_file(name)).unplugged().run(|lab| {
             let dump = lab.switch.ctl(["dump"]).stdout;
             let file = lab.switch.write("dump.toml", &dump);

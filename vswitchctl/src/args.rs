@@ -1,13 +1,14 @@
 //! The arguments, as `interface.md` and the README give them.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use vswitch_api::paths;
-use vswitch_api::topology::{Kind, TrunkEntry};
+use vswitch_api::topology::{Kind, Role, TrunkEntry};
 use vswitch_api::value::{self, Mac, Pps, Vid};
 
 use crate::lab;
@@ -20,13 +21,55 @@ const GLOBAL: &str = "Options of every command";
 #[command(name = "vswitchctl", version, about = "Speaks with the vswitch daemon")]
 pub(crate) struct Cli {
     /// The daemon's socket
-    #[arg(long, global = true, help_heading = GLOBAL, env = paths::SOCKET_ENV, default_value = paths::SOCKET, value_name = "PATH")]
+    #[arg(long, help_heading = GLOBAL, env = paths::SOCKET_ENV, default_value = paths::SOCKET, value_name = "PATH")]
     pub(crate) socket: PathBuf,
     /// Print one JSON document
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The daemon's socket, said behind the command.
+const SOCKET_BEHIND: &str = "socket_behind";
+
+impl Cli {
+    /// Reads a command line, program name included.
+    ///
+    /// The daemon's `--socket` may stand behind the command, unless the command has a `--socket` of its own as
+    /// `port add` has. (clap's global options cannot be hidden by a command's.)
+    pub(crate) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = Self::grammar().try_get_matches_from(line)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        let mut behind = &matches;
+        while let Some((_, below)) = behind.subcommand() {
+            behind = below;
+        }
+        if let Ok(Some(socket)) = behind.try_get_one::<PathBuf>(SOCKET_BEHIND) {
+            cli.socket.clone_from(socket);
+        }
+        Ok(cli)
+    }
+
+    fn grammar() -> clap::Command {
+        let mut grammar = Self::command();
+        let names: Vec<String> = grammar.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        for name in names {
+            grammar = grammar.mut_subcommand(name, with_socket_behind);
+        }
+        grammar
+    }
+}
+
+/// Gives every command that has none a `--socket`, which is the daemon's.
+fn with_socket_behind(command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    if names.is_empty() && command.get_arguments().all(|arg| arg.get_long() != Some("socket")) {
+        let socket =
+            clap::Arg::new(SOCKET_BEHIND).long("socket").value_name("PATH").help("The daemon's socket");
+        return command.arg(socket.value_parser(clap::value_parser!(PathBuf)).help_heading(GLOBAL));
+    }
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_socket_behind))
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,12 +170,18 @@ pub(crate) enum Port {
 pub(crate) struct PortOptions {
     /// The port's name
     pub(crate) name: String,
-    /// auto, xdp, tap or packet
+    /// auto, xdp, tap, packet or vhost-user
     #[arg(long)]
     pub(crate) kind: Option<Kind>,
     /// The network device; the port's name by default
     #[arg(long, value_name = "DEV")]
     pub(crate) netdev: Option<String>,
+    /// The Unix socket of a port of kind vhost-user, an absolute path
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<String>,
+    /// Who listens on that socket: server is the switch, client the guest's front end
+    #[arg(long)]
+    pub(crate) role: Option<Role>,
     /// The one network of an access port; "" for none
     #[arg(long, value_name = "NET", conflicts_with_all = ["vlan", "trunk", "native"])]
     pub(crate) access: Option<String>,
@@ -299,13 +348,32 @@ fn ssh_connection_of(pid: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    fn read(line: &str) -> Cli {
+        Cli::read(line.split(' ').map(Into::into)).unwrap()
+    }
+
+    #[test]
+    fn the_daemons_socket_stands_anywhere_but_behind_a_port_with_its_own() {
+        let socket = |line| read(line).socket.display().to_string();
+        assert_eq!(socket("vswitchctl --socket /a status"), "/a");
+        assert_eq!(socket("vswitchctl status --socket /a"), "/a");
+        assert_eq!(socket("vswitchctl port list --socket /a"), "/a");
+        assert_eq!(socket("vswitchctl --socket /b port list --socket /a"), "/a");
+        for word in ["add", "set"] {
+            let cli = read(&format!("vswitchctl --socket /a port {word} vm1 --socket /run/vm1.sock"));
+            assert_eq!(cli.socket.display().to_string(), "/a");
+            let Command::Daemon(DaemonCommand::Port(Port::Add(port) | Port::Set(port))) = cli.command else {
+                panic!("another command");
+            };
+            assert_eq!(port.socket.as_deref(), Some("/run/vm1.sock"));
+        }
+    }
 
     #[test]
     fn clap_finds_no_fault() {
-        Cli::command().debug_assert();
+        Cli::grammar().debug_assert();
     }
 
     #[test]

@@ -13,14 +13,13 @@ mod table;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use vswitch_api::client::Client;
 
 use args::{Cli, Command, DaemonCommand};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let result = match Cli::try_parse() {
+    let result = match Cli::read(std::env::args_os()) {
         Ok(cli) => run(cli),
         // Help and version are answers, not mistakes.
         Err(error) if !error.use_stderr() => {

@@ -28,6 +28,11 @@ pub(crate) const ETHTOOL: Package =
     Package { name: "ethtool", program: "ethtool", purpose: "look at and set offloads and queues" };
 pub(crate) const BPFTOOL: Package =
     Package { name: "bpftool", program: "bpftool", purpose: "see which BPF programs are loaded" };
+pub(crate) const USER_MODE_LINUX: Package = Package {
+    name: "user-mode-linux",
+    program: "linux.uml",
+    purpose: "have guests with a kernel of their own",
+};
 pub(crate) const VALGRIND: Package =
     Package { name: "valgrind", program: "valgrind", purpose: "count instructions" };
 

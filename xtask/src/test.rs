@@ -2,14 +2,14 @@
 
 use std::process::Command;
 
-use crate::packages::{self, BPFTOOL, ETHTOOL, IPERF3, IPROUTE2, PING};
+use crate::packages::{self, BPFTOOL, ETHTOOL, IPERF3, IPROUTE2, PING, USER_MODE_LINUX};
 use crate::sandbox::{self, Snapshot};
 use crate::{Result, shell};
 
 /// Builds outside of the sandbox, where there is a network, then runs the tests inside.
 pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
-    packages::install_missing(&[IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL]).await?;
+    packages::install_missing(&[IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL, USER_MODE_LINUX]).await?;
     shell::title("Building");
     let mut programs = shell::cargo();
     programs.args(["build", "--workspace", "--bins"]);

@@ -9,8 +9,8 @@ use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use vswitch_api::request::NewPort;
 use vswitch_api::topology::{
-    Action, Entry, Host, Kind, Network, Polling, Port, StaticEntry, Storm, Switch, Topology, TrunkEntry,
-    actions, check, diff, load, to_toml,
+    Action, Entry, Host, Kind, Network, Polling, Port, Role, StaticEntry, Storm, Switch, Topology,
+    TrunkEntry, actions, check, diff, load, to_toml,
 };
 use vswitch_api::value::{Cidr, Pps};
 use vswitch_wire::{Mac, Vid};
@@ -50,17 +50,26 @@ fn storm() -> impl Strategy<Value = Storm> {
 }
 
 fn port() -> impl Strategy<Value = Port> {
-    let kind = prop::sample::select(vec![Kind::Auto, Kind::Xdp, Kind::Tap, Kind::Packet]);
+    let kind = prop::sample::select(vec![Kind::Auto, Kind::Xdp, Kind::Tap, Kind::Packet, Kind::VhostUser]);
     let attachment = prop_oneof![
         of(name("net")).prop_map(|access| (access, Vec::new(), None)),
         (vec(trunk_entry(), 1..4), of(name("net"))).prop_map(|(trunk, native)| (None, trunk, native)),
     ];
     let limits = (any::<bool>(), of(1..999u32), storm(), of(68..=65535u32), any::<bool>());
-    (name("port"), kind, of("[!-.0-9;-~]{1,15}"), attachment, limits).prop_map(
-        |(name, kind, netdev, (access, trunk, native), (isolated, max_macs, storm, mtu, force))| Port {
+    let role = prop::sample::select(vec![Role::Server, Role::Client]);
+    let device = (kind, of("[!-.0-9;-~]{1,15}"), of("/[!-.0-9;-~]{1,15}"), role);
+    (name("port"), device, attachment, limits).prop_map(
+        |(
+            name,
+            (kind, netdev, socket, role),
+            (access, trunk, native),
+            (isolated, max_macs, storm, mtu, force),
+        )| Port {
             name,
             kind,
             netdev,
+            socket,
+            role,
             access,
             trunk,
             native,

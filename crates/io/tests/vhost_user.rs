@@ -263,6 +263,21 @@ fn a_front_end_that_misbehaves_is_sent_away_and_the_next_is_served() {
 }
 
 #[test]
+fn a_front_end_that_is_killed_has_broken_nothing() {
+    let switch = Switch::new(Role::Server, 1);
+    for count in 1..=20 {
+        let stream = UnixStream::connect(switch.path()).unwrap();
+        // The second answer is never read, so that the switch sees a reset.
+        send(&stream, &Order::new(1, &[]), false).unwrap();
+        send(&stream, &Order::new(1, &[]), false).unwrap();
+        answer(&stream).unwrap();
+        drop(stream);
+        let state = switch.wait_for("it is gone", |state| state.sessions == count && !state.connected);
+        assert_eq!((state.refused, state.reason), (0, None));
+    }
+}
+
+#[test]
 fn a_moved_guest_is_announced() {
     let mut switch = Switch::new(Role::Server, 1);
     let stream = UnixStream::connect(switch.path()).unwrap();

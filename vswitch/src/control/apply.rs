@@ -8,10 +8,11 @@ use vswitch_api::request::{ApplyQuery, FdbKey, ForceQuery};
 use vswitch_api::response::{Changes, ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port};
 use vswitch_dataplane::NetId;
-use vswitch_io::{Opened, tap};
+use vswitch_io::tap;
 
-use super::device::{self, Closing, NotOpened};
+use super::device::{self, Closing, Fresh, NotOpened};
 use super::edit;
+use super::place::Place;
 use super::record::PortRecord;
 use super::{Control, by_name, compile, safety};
 
@@ -68,7 +69,7 @@ struct Guarded {
 struct Prepared<'a> {
     config: &'a Port,
     /// `Err`: it waits, and why.
-    device: Result<Opened, NotOpened>,
+    device: Result<Fresh, NotOpened>,
 }
 
 /// Closes what was opened for a change that does not take place.
@@ -104,10 +105,10 @@ impl Control {
             self.check_kept_devices(&next)?;
         }
         let in_the_way = self.in_the_way(&fresh);
-        let held: BTreeSet<String> =
-            self.ports.values().filter_map(PortRecord::device).map(|d| d.netdev.clone()).collect();
+        let held: BTreeSet<Place> =
+            self.ports.values().filter_map(PortRecord::device).map(|d| d.place.clone()).collect();
         let (taken, free): (Vec<&Port>, Vec<&Port>) =
-            fresh.into_iter().partition(|port| held.contains(port.netdev()));
+            fresh.into_iter().partition(|port| held.contains(&Place::of(port)));
         // First what disturbs nobody, should it be refused.
         let mut prepared = self.prepare(&free, &guarded, options.on_refusal)?;
         self.detach(&in_the_way, "its device is given to another port").await;
@@ -213,10 +214,10 @@ impl Control {
         Ok(())
     }
 
-    /// Attached ports whose netdev one of the `fresh` ones is to have.
+    /// Attached ports whose netdev or socket one of the `fresh` ones is to have.
     fn in_the_way(&self, fresh: &[&Port]) -> Vec<String> {
-        let wanted: BTreeSet<&str> = fresh.iter().map(|p| p.netdev()).collect();
-        let has = |r: &PortRecord| r.device().is_some_and(|d| wanted.contains(d.netdev.as_str()));
+        let wanted: BTreeSet<Place> = fresh.iter().map(|p| Place::of(p)).collect();
+        let has = |r: &PortRecord| r.device().is_some_and(|d| wanted.contains(&d.place));
         self.ports.iter().filter(|(_, record)| has(record)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -276,7 +277,7 @@ impl Control {
         let mut queues = Vec::with_capacity(prepared.len());
         for Prepared { config, device } in prepared {
             match device {
-                Ok(opened) => queues.extend(self.adopt(config, opened)),
+                Ok(fresh) => queues.extend(self.adopt(config, fresh)),
                 Err(not_opened) => self.let_wait(&config.name, not_opened),
             }
         }
@@ -287,12 +288,13 @@ impl Control {
         self.set_tap_mtus(&old);
     }
 
-    /// A port of the new configuration begins to wait. That its netdev is missing is no fault; that it is refused is.
+    /// A port of the new configuration begins to wait. That its netdev is missing is no fault; that netdev or socket is
+    /// refused is.
     fn let_wait(&mut self, name: &str, not_opened: NotOpened) {
         let is_refused = matches!(not_opened, NotOpened::Refused(_));
         let why = not_opened.into_text();
         if is_refused && self.waits_for(name) != Some(&why) {
-            tracing::warn!(port = name, why, "the netdev is refused");
+            tracing::warn!(port = name, why, "the netdev or socket is refused");
         }
         self.set_waiting(name, why);
     }
@@ -308,7 +310,8 @@ impl Control {
             let is_new = before.get(port.name.as_str()).is_some_and(|before| before.mtu != port.mtu);
             if is_new
                 && !attached.elsewhere
-                && let Err(error) = tap::set_mtu(&attached.netdev, mtu)
+                && let Some(netdev) = attached.place.netdev()
+                && let Err(error) = tap::set_mtu(netdev, mtu)
             {
                 tracing::warn!(port = port.name, mtu, %error, "cannot set the tap's MTU");
             }

@@ -36,10 +36,12 @@ pub(super) struct DeviceInput<'a> {
 }
 
 /// The MTU that a port enforces, in bytes: what was asked for, or the netdev's, and never more than netdev and driver
-/// can carry. A tap's netdev is given what was asked for; where it is out of sight, its own MTU is not known.
+/// can carry. A tap's netdev is given what was asked for; where it is out of sight, its own MTU is not known. Nor is a
+/// guest's.
 pub(super) fn effective_mtu(config: &topology::Port, device: &DeviceInput<'_>) -> u32 {
+    use vswitch_io::Kind;
     let mtu = match config.mtu {
-        Some(mtu) if device.facts.kind == vswitch_io::Kind::Tap => mtu,
+        Some(mtu) if matches!(device.facts.kind, Kind::Tap | Kind::VhostUser) => mtu,
         Some(mtu) => mtu.min(device.mtu),
         None => device.mtu,
     };

@@ -1,25 +1,36 @@
 //! A port's device: which driver serves it, and opening it.
 
-use vswitch_api::topology::{Kind, Port};
+use std::path::Path;
+
+use vswitch_api::topology::{Kind, Port, Role};
 use vswitch_io::shortcut::Shortcut;
+use vswitch_io::vhost_user::{self, Watch};
 use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, xdp};
 
 use super::filters::Filters;
+use super::front_end::{FrontEnd, Watched};
+use super::place::Place;
 use crate::netlink::{Link, Table};
 use crate::parallel;
 use crate::worker::Queues;
 
+/// Queue pairs of a vhost-user port.
+const PAIRS: u16 = 1;
+
 /// A port whose queues the workers have.
 pub(super) struct Device {
-    /// Interface index: another device of the same name has another one. `None` until the link is known.
+    /// Interface index: another device of the same name has another one. `None` until the link is known, and where
+    /// there is none.
     pub(super) index: Option<u32>,
-    pub(super) netdev: String,
+    pub(super) place: Place,
+    /// Of a vhost-user port.
+    pub(super) front_end: Option<Box<FrontEnd>>,
     /// Tells this device from those that the port had before.
     pub(super) attachment: u64,
     /// The netdev of a tap is in another network namespace.
     pub(super) elsewhere: bool,
     pub(super) facts: Facts,
-    /// Administratively up and with carrier.
+    /// Administratively up and with carrier; or with a guest whose rings run.
     pub(super) up: bool,
     /// The netdev's MTU in bytes.
     pub(super) mtu: u32,
@@ -46,14 +57,12 @@ pub(super) enum Outlook {
 impl Device {
     /// Takes in what the links are now.
     pub(super) fn look_at(&mut self, links: &Table) -> Outlook {
-        if self.elsewhere {
-            return Outlook::Same;
-        }
+        let Some(netdev) = self.place.netdev().filter(|_| !self.elsewhere) else { return Outlook::Same };
         // A tap is newer than the last event when it is attached; its link is adopted by name.
-        let index = self.index.or_else(|| links.by_name(&self.netdev).map(|l| l.index));
+        let index = self.index.or_else(|| links.by_name(netdev).map(|l| l.index));
         let Some(index) = index else { return Outlook::Same };
         self.index = Some(index);
-        let Some(link) = links.by_index(index).filter(|l| l.name == self.netdev) else {
+        let Some(link) = links.by_index(index).filter(|l| l.name == netdev) else {
             if self.facts.kind != vswitch_io::Kind::Tap {
                 return Outlook::Gone;
             }
@@ -80,7 +89,10 @@ impl Device {
     /// `ethtool -L` changed the receive queues that AF_XDP is bound to.
     pub(super) fn has_other_queues(&self) -> bool {
         self.facts.kind == vswitch_io::Kind::Xdp
-            && xdp::rx_queue_count(&self.netdev).is_ok_and(|n| n != self.facts.rx_queues)
+            && self
+                .place
+                .netdev()
+                .is_some_and(|netdev| xdp::rx_queue_count(netdev).is_ok_and(|n| n != self.facts.rx_queues))
     }
 }
 
@@ -109,6 +121,22 @@ impl NotOpened {
     }
 }
 
+/// An open device that no port has yet.
+pub(super) struct Fresh {
+    pub(super) opened: Opened,
+    /// Tells of a vhost-user port's front end.
+    pub(super) watched: Option<Watched>,
+}
+
+impl Fresh {
+    /// Needs a tokio runtime where there is a watch.
+    fn new((opened, watch): (Opened, Option<Watch>)) -> Result<Self, NotOpened> {
+        let refused = |e| NotOpened::Refused(format!("cannot wait for the front end: {e}"));
+        let watched = watch.map(Watched::new).transpose().map_err(refused)?;
+        Ok(Self { opened, watched })
+    }
+}
+
 /// What it takes to open a device.
 #[derive(Clone, Copy)]
 pub(super) struct Opener {
@@ -126,29 +154,50 @@ impl Opener {
         ports: &[&Port],
         links: &Table,
         filters: &Filters,
-    ) -> Vec<Result<Opened, NotOpened>> {
-        parallel::map(ports.to_vec(), |port| self.open_one(port, links, filters))
+    ) -> Vec<Result<Fresh, NotOpened>> {
+        let opened = parallel::map(ports.to_vec(), |port| self.open_one(port, links, filters));
+        opened.into_iter().map(|opened| opened.and_then(Fresh::new)).collect()
     }
 
     /// Opens the device of `port`, and checks that it can do what the port is to do.
-    fn open_one(self, port: &Port, links: &Table, filters: &Filters) -> Result<Opened, NotOpened> {
-        let opened = match port.kind {
-            Kind::Tap => tap::open(port.netdev(), self.workers),
-            kind => {
-                let link = find(port.netdev(), links)?;
+    fn open_one(
+        self,
+        port: &Port,
+        links: &Table,
+        filters: &Filters,
+    ) -> Result<(Opened, Option<Watch>), NotOpened> {
+        let place = Place::of(port);
+        let opened = match (&place, port.kind) {
+            (Place::Socket(socket), _) => self.open_socket(socket, port.role),
+            (Place::Netdev(netdev), Kind::Tap) => {
+                tap::open(netdev, self.workers).map(|opened| (opened, None))
+            }
+            (Place::Netdev(netdev), kind) => {
+                let link = find(netdev, links)?;
                 filters.hold(link.index);
-                self.open_netdev(kind, link)
+                self.open_netdev(kind, link).map(|opened| (opened, None))
             }
         };
         let opened = opened.map_err(|e| NotOpened::from_driver(&e))?;
-        check(port, &opened.facts).map_err(NotOpened::Refused)?;
+        check(port, &opened.0.facts).map_err(NotOpened::Refused)?;
         Ok(opened)
+    }
+
+    fn open_socket(self, socket: &Path, role: Role) -> Result<(Opened, Option<Watch>), OpenError> {
+        let role = match role {
+            Role::Server => vhost_user::Role::Server,
+            Role::Client => vhost_user::Role::Client,
+        };
+        let config = vhost_user::Config { socket: socket.to_owned(), role, pairs: PAIRS };
+        vhost_user::open(&config, self.workers).map(|(opened, watch)| (opened, Some(watch)))
     }
 
     fn open_netdev(self, kind: Kind, link: &Link) -> Result<Opened, OpenError> {
         match kind {
             Kind::Xdp => self.open_xdp(link),
-            Kind::Packet | Kind::Tap => packet::open(&link.name, self.workers, self.shortcut),
+            Kind::Packet | Kind::Tap | Kind::VhostUser => {
+                packet::open(&link.name, self.workers, self.shortcut)
+            }
             Kind::Auto => self.open_auto(link),
         }
     }
@@ -204,8 +253,8 @@ impl Closing {
     }
 }
 
-impl From<Opened> for Closing {
-    fn from(Opened { rx, tx, guard, .. }: Opened) -> Self {
+impl From<Fresh> for Closing {
+    fn from(Fresh { opened: Opened { rx, tx, guard, .. }, .. }: Fresh) -> Self {
         Self::of(rx, tx, guard)
     }
 }
@@ -287,7 +336,8 @@ mod tests {
         };
         Device {
             index,
-            netdev: "a".to_owned(),
+            place: Place::Netdev("a".to_owned()),
+            front_end: None,
             attachment: 1,
             elsewhere: false,
             facts,

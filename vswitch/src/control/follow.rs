@@ -4,7 +4,8 @@ use vswitch_api::topology::{Kind, Port};
 use vswitch_dataplane::PortId;
 use vswitch_io::{Opened, RxQueue, TxQueue, tap};
 
-use super::device::{self, Closing, Device, NotOpened, Outlook};
+use super::device::{self, Closing, Device, Fresh, NotOpened, Outlook};
+use super::place::Place;
 use super::record::DeviceState;
 use super::{Control, safety};
 use crate::worker::Event;
@@ -29,7 +30,7 @@ enum Followed {
 /// The netdev of a tap is the switch's: it is up, and has the MTU that the port is given. Not before it is adopted,
 /// since one that existed before is to be as it was when the change is refused.
 fn set_up_tap(config: &Port) {
-    let netdev = config.netdev();
+    let Some(netdev) = config.netdev() else { return };
     let mtu_set = config.mtu.map_or(Ok(()), |mtu| tap::set_mtu(netdev, mtu));
     if let Err(error) = mtu_set.and_then(|()| tap::set_up(netdev)) {
         tracing::warn!(port = config.name, %error, "cannot set the tap's MTU and link");
@@ -87,9 +88,8 @@ impl Control {
         let mut free = Vec::new();
         for &config in configs {
             let Some(record) = self.ports.get_mut(&config.name) else { continue };
-            if let (false, Some(link)) =
-                (config.kind == Kind::Tap, self.links.table().by_name(config.netdev()))
-            {
+            let link = config.netdev().and_then(|netdev| self.links.table().by_name(netdev));
+            if let Some(link) = link.filter(|_| config.kind != Kind::Tap) {
                 record.on_netdev(link.index);
             }
             if !record.may_try(self.clock.now()) {
@@ -106,7 +106,7 @@ impl Control {
         let opened = self.opener.open(&free, self.links.table(), &self.filters);
         for (&config, opened) in free.iter().zip(opened) {
             match opened {
-                Ok(opened) => queues.extend(self.adopt(config, opened)),
+                Ok(fresh) => queues.extend(self.adopt(config, fresh)),
                 Err(error) => self.stay_waiting(&config.name, error),
             }
         }
@@ -127,7 +127,7 @@ impl Control {
             match &record.device {
                 _ if config.kind == Kind::Tap || record.protected => None,
                 DeviceState::Attached(device) => device.index,
-                DeviceState::Waiting(_) => device::find(config.netdev(), links).ok().map(|link| link.index),
+                DeviceState::Waiting(_) => device::find(config.netdev()?, links).ok().map(|link| link.index),
             }
         };
         self.filters.keep(&self.desired.port.iter().filter_map(wanted).collect());
@@ -159,27 +159,31 @@ impl Control {
     }
 
     /// Makes an open device the port's. The queues are for [`Control::serve`], once a snapshot knows the port.
-    pub(super) fn adopt(&mut self, config: &Port, opened: Opened) -> Option<NewQueues> {
-        let Opened { rx, tx, mut facts, guard } = opened;
+    pub(super) fn adopt(&mut self, config: &Port, fresh: Fresh) -> Option<NewQueues> {
+        let Fresh { opened: Opened { rx, tx, mut facts, guard }, watched } = fresh;
         let port = PortId(self.port_ids.get(&config.name)?);
         let record = self.ports.get_mut(&config.name)?;
-        let link = self.links.table().by_name(config.netdev());
+        let place = Place::of(config);
+        let link = place.netdev().and_then(|netdev| self.links.table().by_name(netdev));
         if let Some(why) = link.and_then(|link| self.filters.refusal(link.index)) {
             facts.mode += &format!("; the host's own stack hears the frames too, tcx was refused: {why}");
         }
         self.attachments += 1;
         let attachment = self.attachments;
-        tracing::info!(port = config.name, netdev = config.netdev(), kind = ?facts.kind, mode = facts.mode, "attached");
+        tracing::info!(port = config.name, %place, kind = ?facts.kind, mode = facts.mode, "attached");
         if config.kind == Kind::Tap {
             set_up_tap(config);
         }
         record.try_at_once();
+        let front_end = watched.map(|watched| Box::new(self.front_ends.follow(watched, port, attachment)));
         record.device = DeviceState::Attached(Device {
             index: link.map(|l| l.index),
-            netdev: config.netdev().to_owned(),
+            place,
             attachment,
             elsewhere: false,
-            up: link.is_none_or(|l| l.up),
+            // A guest's port is down until the front end is heard of.
+            up: front_end.is_none() && link.is_none_or(|l| l.up),
+            front_end,
             mtu: facts.mtu,
             facts,
             guard,
@@ -221,7 +225,7 @@ impl Control {
     }
 
     /// What was learnt at the port goes with the next snapshot: with this one a worker may learn from its last frames.
-    fn mark_silent(&mut self, name: &str) {
+    pub(super) fn mark_silent(&mut self, name: &str) {
         if let Some(id) = self.port_ids.get(name) {
             self.stale.on_silence(PortId(id));
         }
@@ -258,7 +262,11 @@ impl Control {
             .cloned()
             .collect();
         self.detach(&changed, "the number of queues has changed").await;
-        let is_there = |c: &&Port| c.kind == Kind::Tap || self.links.table().by_name(c.netdev()).is_some();
+        // What is made by opening it is always there.
+        let is_there = |c: &&Port| {
+            c.kind == Kind::Tap
+                || c.netdev().is_none_or(|netdev| self.links.table().by_name(netdev).is_some())
+        };
         let waits = |c: &&Port| self.waits_for(&c.name).is_some();
         let configs: Vec<Port> = self.desired.port.iter().filter(waits).filter(is_there).cloned().collect();
         if !self.try_attach(&configs.iter().collect::<Vec<_>>()).await && !changed.is_empty() {

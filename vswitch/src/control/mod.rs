@@ -11,8 +11,10 @@ mod device;
 pub mod edit;
 mod filters;
 mod follow;
+mod front_end;
 mod health;
 mod ids;
+mod place;
 mod record;
 mod report;
 mod safety;
@@ -45,6 +47,7 @@ use crate::netlink::Links;
 use crate::worker::{Event, Polling, Setup, Workers};
 use device::{Device, Opener};
 use filters::Filters;
+use front_end::FrontEnds;
 use ids::Ids;
 use record::PortRecord;
 use stale::Stale;
@@ -108,6 +111,7 @@ pub struct Control {
     links: Links,
     filters: Filters,
     worker_events: mpsc::Receiver<Event>,
+    front_ends: FrontEnds,
     /// What the workers were started with.
     started: Switch,
     desired: Topology,
@@ -159,6 +163,7 @@ impl Control {
             links: Links::open(clock).await?,
             filters: Filters::new(shortcut),
             worker_events,
+            front_ends: FrontEnds::default(),
             started: switch.clone(),
             desired: Topology { switch: switch.clone(), ..Topology::default() },
             port_ids: Ids::default(),
@@ -207,6 +212,7 @@ impl Control {
                 () = &mut end => break Ok(()),
                 Some(job) = jobs.recv() => job(&mut self).await,
                 Some(event) = self.worker_events.recv() => self.on_worker_event(event).await,
+                Some(news) = self.front_ends.next() => self.follow_front_ends(news).await,
                 changed = self.links.changed() => {
                     let caught_up = match changed {
                         Ok(()) => self.links.catch_up().await,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vswitch_api::topology::{Kind, Port};
+use vswitch_api::topology::{Kind, Port, Role};
 use vswitch_dataplane::PortCounters;
 use vswitch_wire::Instant;
 
 use super::device::Device;
+use super::place::Place;
 
 /// How long a netdev that was refused is left alone: the first time, and at most.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -18,7 +19,8 @@ pub(super) struct PortRecord {
     pub(super) counters: Arc<[PortCounters]>,
     /// The device that the port is to have.
     kind: Kind,
-    netdev: String,
+    place: Place,
+    role: Role,
     /// A command said that this netdev may be taken although the host is reached by it.
     pub(super) forced: bool,
     /// The host is reached by its netdev, which therefore stays the host's.
@@ -44,7 +46,8 @@ impl PortRecord {
         Self {
             counters,
             kind: config.kind,
-            netdev: config.netdev().to_owned(),
+            place: Place::of(config),
+            role: config.role,
             forced: false,
             protected: false,
             tried: None,
@@ -64,13 +67,13 @@ impl PortRecord {
 
     /// `config` wants the device that the port is to have already.
     pub(super) fn is_for_device_of(&self, config: &Port) -> bool {
-        (self.kind, self.netdev.as_str()) == (config.kind, config.netdev())
+        (self.kind, self.role) == (config.kind, config.role) && self.place == Place::of(config)
     }
 
     /// The port is to have another device from now on: what was said of the old one is over.
     pub(super) fn want_device_of(&mut self, config: &Port) {
         if !self.is_for_device_of(config) {
-            (self.kind, self.netdev) = (config.kind, config.netdev().to_owned());
+            (self.kind, self.place, self.role) = (config.kind, Place::of(config), config.role);
             self.forced = false;
             self.try_at_once();
         }

@@ -21,6 +21,7 @@ use crate::worker::Pulse;
 use super::Control;
 use super::compile::{self, DeviceInput};
 use super::device::Device;
+use super::front_end::FrontEnd;
 use super::health;
 use super::record::{DeviceState, PortRecord};
 
@@ -145,7 +146,7 @@ fn network_traffic(counters: &[NetworkCounters], passed: Traffic) -> NetworkTraf
     })
 }
 
-fn offload_words(caps: Caps) -> Vec<String> {
+pub(super) fn offload_words(caps: Caps) -> Vec<String> {
     let all = [(caps.csum, "csum"), (caps.tso4, "tso4"), (caps.tso6, "tso6"), (caps.uso, "uso")];
     all.iter().filter(|(has, _)| *has).map(|(_, word)| (*word).to_owned()).collect()
 }
@@ -203,9 +204,11 @@ impl Control {
         match self.ports.get(port).map(|r| &r.device) {
             Some(DeviceState::Attached(d)) if d.up => (LinkState::Up, None),
             Some(DeviceState::Attached(d)) => {
-                let mend =
-                    format!("{} is down or has no carrier; try: ip link set {} up", d.netdev, d.netdev);
-                (LinkState::Down, Some(mend))
+                let place = &d.place;
+                let netdev_is_down =
+                    || format!("{place} is down or has no carrier; try: ip link set {place} up");
+                let reason = d.front_end.as_ref().map_or_else(netdev_is_down, |f| f.reason(place));
+                (LinkState::Down, Some(reason))
             }
             Some(DeviceState::Waiting(why)) => (LinkState::Waiting, Some(why.clone())),
             None => (LinkState::Waiting, None),
@@ -235,20 +238,23 @@ impl Control {
             compile::effective_mtu(config, &DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu })
         };
         let learnt = self.port_ids.get(&config.name).map_or(0, |id| self.fdb.learnt_at(PortId(id)));
+        let front_end = device.and_then(|d| d.front_end.as_deref());
+        let offloads =
+            |d: &Device| Offloads { tx: offload_words(d.facts.caps), rx: offload_words(d.facts.rx_caps) };
         PortState {
             name: config.name.clone(),
             kind: device.map_or(config.kind, |d| kind_in_use(d.facts.kind)),
             configured_kind: config.kind,
-            netdev: config.netdev().to_owned(),
+            netdev: config.netdev().map(str::to_owned),
+            socket: config.socket.clone(),
+            role: config.socket.as_ref().map(|_| config.role),
             state,
             reason,
             mode: device.map(|d| d.facts.mode.clone()),
             why: device.map(|d| d.facts.why.clone()),
             queues: device.map_or(0, |d| d.facts.rx_queues),
-            offloads: device.map_or_else(Offloads::default, |d| Offloads {
-                tx: offload_words(d.facts.caps),
-                rx: offload_words(d.facts.rx_caps),
-            }),
+            offloads: front_end.map(FrontEnd::offloads).or(device.map(offloads)).unwrap_or_default(),
+            front_end: front_end.map(FrontEnd::view),
             mtu: device.map(input),
             configured_mtu: config.mtu,
             mtu_limit: device.map(|d| d.facts.mtu_limit),
@@ -391,7 +397,7 @@ fn kind_in_use(kind: vswitch_io::Kind) -> Kind {
     match kind {
         vswitch_io::Kind::Xdp => Kind::Xdp,
         vswitch_io::Kind::Tap => Kind::Tap,
-        // Nothing opens a vhost-user port yet.
-        vswitch_io::Kind::Packet | vswitch_io::Kind::VhostUser | vswitch_io::Kind::Loopback => Kind::Packet,
+        vswitch_io::Kind::VhostUser => Kind::VhostUser,
+        vswitch_io::Kind::Packet | vswitch_io::Kind::Loopback => Kind::Packet,
     }
 }

@@ -51,9 +51,8 @@ pub(super) async fn check(
     peer: Option<IpAddr>,
 ) -> Result<(), Danger> {
     let is_guarded = !forced && !port.force && port.kind != Kind::Tap;
-    let Some(link) = links.table().by_name(port.netdev()).filter(|_| is_guarded) else {
-        return Ok(());
-    };
+    let link = port.netdev().and_then(|netdev| links.table().by_name(netdev));
+    let Some(link) = link.filter(|_| is_guarded) else { return Ok(()) };
     let carries = |what: String| {
         let what = format!("{} carries {what}, and attaching it would cut that off", link.name);
         Err(Danger { port: port.name.clone(), what })

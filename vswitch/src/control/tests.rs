@@ -148,3 +148,38 @@ fn a_static_entry_is_deleted_from_the_configuration_and_a_learnt_one_from_the_fd
         assert_eq!(control.del_fdb(&key(FIXED)).await.unwrap_err().code, ErrorCode::NotFound);
     });
 }
+
+#[test]
+fn a_guests_port_that_is_lost_is_opened_anew_and_waits_for_a_front_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("vm1.sock");
+    let port = Port {
+        kind: Kind::VhostUser,
+        socket: Some(socket.to_str().unwrap().to_owned()),
+        access: Some("red".to_owned()),
+        ..Port::new("vm1")
+    };
+    with_control(async |control| {
+        let view = |control: &Control| control.port_views().into_iter().find(|p| p.name == "vm1").unwrap();
+        control.change(|t| t.port.push(port)).await.unwrap();
+        control.learn("red", "vm1");
+        let first = control.device("vm1").unwrap().attachment;
+        let waits = view(control);
+        assert_eq!((waits.state, waits.kind), (LinkState::Down, Kind::VhostUser));
+        assert_eq!(waits.reason.unwrap(), format!("waits for a front end on {}", socket.display()));
+
+        let id = PortId(control.port_ids.get("vm1").unwrap());
+        let lost = |attachment| Event::PortLost { port: id, attachment, error: vswitch_io::PortError::Gone };
+        control.on_worker_event(lost(first + 1)).await;
+        assert!(control.device("vm1").is_some(), "that was another device's");
+        control.on_worker_event(lost(first)).await;
+        assert_eq!((view(control).state, socket.exists()), (LinkState::Waiting, false));
+        assert_eq!(control.known(), [entry("red", "a", FIXED)], "what was learnt there is forgotten");
+        control.check_devices().await;
+        assert_eq!((view(control).state, socket.exists()), (LinkState::Down, true));
+        assert!(control.device("vm1").unwrap().attachment > first);
+
+        control.detach_all().await;
+        assert!(!socket.exists());
+    });
+}

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use vswitch_api::client::Client;
 use vswitch_api::paths;
 use vswitch_api::request::{ForceQuery, PortPatch};
-use vswitch_api::response::{Changes, PortState};
+use vswitch_api::response::{Changes, FrontEnd, PortState};
+use vswitch_api::topology::{Kind, Role};
 
 use super::{changes, render};
 use crate::args::{self, Port, PortOptions, Setting};
@@ -53,6 +54,15 @@ fn patch(options: &PortOptions) -> Map<String, Value> {
     let mut set = |key: &str, value: Value| drop(patch.insert(key.to_owned(), value));
     if let Some(kind) = options.kind {
         set("kind", json!(kind));
+        // What the other kinds are attached to.
+        let others: &[&str] = if kind == Kind::VhostUser { &["netdev"] } else { &["socket", "role"] };
+        others.iter().for_each(|key| set(key, Value::Null));
+    }
+    if let Some(socket) = &options.socket {
+        set("socket", json!(socket));
+    }
+    if let Some(role) = options.role {
+        set("role", json!(role));
     }
     if let Some(netdev) = &options.netdev {
         set("netdev", json!(netdev));
@@ -105,7 +115,7 @@ fn list(ports: &[PortState]) -> String {
             port.name.clone(),
             port.state.to_string(),
             port.kind.to_string(),
-            port.netdev.clone(),
+            device(port).to_owned(),
             text(port.mtu),
             networks(port),
             port.macs.to_string(),
@@ -115,6 +125,11 @@ fn list(ports: &[PortState]) -> String {
         ]);
     }
     table.to_string()
+}
+
+/// The netdev or the socket.
+fn device(port: &PortState) -> &str {
+    port.netdev.as_deref().or(port.socket.as_deref()).unwrap_or_default()
 }
 
 /// As in `red`, or `trunk red,blue:200 native red`.
@@ -161,7 +176,11 @@ fn show(port: &PortState) -> String {
         ("kind", kind),
         ("mode", port.mode.clone().unwrap_or_default()),
         ("why", port.why.clone().unwrap_or_default()),
-        ("netdev", port.netdev.clone()),
+        ("netdev", port.netdev.clone().unwrap_or_default()),
+        ("socket", socket(port)),
+        ("front end", port.front_end.as_ref().map_or(String::new(), front_end)),
+        ("features", port.front_end.as_ref().map_or(String::new(), |f| f.features.join(" "))),
+        ("slow", port.front_end.as_ref().map_or(String::new(), |f| f.slow.join("; "))),
         ("queues", port.queues.to_string()),
         ("offloads tx", words(&port.offloads.tx)),
         ("offloads rx", words(&port.offloads.rx)),
@@ -182,6 +201,31 @@ fn show(port: &PortState) -> String {
     ])
 }
 
+/// As in `/run/vswitch/vm1.sock, the switch listens`.
+fn socket(port: &PortState) -> String {
+    let listens = match port.role {
+        Some(Role::Server) => ", the switch listens",
+        Some(Role::Client) => ", the switch connects",
+        None => "",
+    };
+    port.socket.as_ref().map_or(String::new(), |socket| format!("{socket}{listens}"))
+}
+
+fn front_end(f: &FrontEnd) -> String {
+    let mut words = match f.connected {
+        true => format!("connected, queue pairs that run: {}", f.queue_pairs),
+        false => "none".to_owned(),
+    };
+    if let Some(broken) = &f.broken {
+        words += &format!("; a ring rests until the guest resets it: {broken}");
+    }
+    words += &format!("; {} came so far, {} broke the protocol", f.sessions, f.refused);
+    if let Some(reason) = &f.last_refusal {
+        words += &format!(", the last by: {reason}");
+    }
+    words
+}
+
 fn words(words: &[String]) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(" ") }
 }
@@ -192,8 +236,6 @@ fn text(value: Option<u32>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::args::{Cli, Command, DaemonCommand};
 
@@ -201,7 +243,7 @@ mod tests {
         let words = ["vswitchctl", "port", "set", "web1"]
             .into_iter()
             .chain(line.split(' ').filter(|w| !w.is_empty()));
-        match Cli::try_parse_from(words).unwrap().command {
+        match Cli::read(words.map(Into::into)).unwrap().command {
             Command::Daemon(DaemonCommand::Port(Port::Set(options))) => Value::Object(patch(&options)),
             other => panic!("{other:?}"),
         }
@@ -227,7 +269,11 @@ mod tests {
                 "--storm broadcast=9pps,unknown=default",
                 json!({"storm": {"broadcast": "9pps", "unknown": null}}),
             ),
-            ("--kind tap --netdev t0", json!({"kind": "tap", "netdev": "t0"})),
+            ("--kind tap --netdev t0", json!({"kind": "tap", "netdev": "t0", "socket": null, "role": null})),
+            (
+                "--kind vhost-user --socket /s --role client",
+                json!({"kind": "vhost-user", "netdev": null, "socket": "/s", "role": "client"}),
+            ),
         ];
         for (line, expected) in cases {
             assert_eq!(patch_of(line), expected, "{line}");

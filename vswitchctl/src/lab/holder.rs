@@ -75,7 +75,9 @@ impl Host {
         let Some(port) = topology.port.iter().find(|port| port.name == host.port) else {
             return Err(Failure::Refused(format!("host {}: there is no port {}", host.name, host.port)));
         };
-        let netdev = port.netdev();
+        let Some(netdev) = port.netdev() else {
+            return Err(Failure::Refused(format!("host {}: port {} has no netdev", host.name, host.port)));
+        };
         let namespace = Namespace::new()?;
         let mut options = Veth::default();
         if let Some(mtu) = port.mtu {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vswitch_api::Topology;
 use vswitch_api::paths;
 use vswitch_api::response::*;
-use vswitch_api::topology::{Kind, Network, Port, Storm, diff};
+use vswitch_api::topology::{Kind, Network, Port, Role, Storm, diff};
 use vswitch_api::value::{Mac, Pps, Vid};
 
 /// Answers as the daemon would, to a method and a path with query.
@@ -19,6 +19,7 @@ pub(crate) fn answer(method: &str, uri: &str) -> (u16, Vec<u8>) {
         ("GET", paths::PORTS) => ok(&ports()),
         ("GET", "/v1/ports/web1") => ok(&ports()[0]),
         ("GET", "/v1/ports/up") => ok(&ports()[1]),
+        ("GET", "/v1/ports/vm1") => ok(&ports()[2]),
         ("GET", paths::FDB) => ok(&fdb()),
         ("GET", paths::STATS) => ok(&stats()),
         ("POST", paths::TRACE) => ok(&trace()),
@@ -61,7 +62,14 @@ fn topology() -> Topology {
         storm: Storm { broadcast: Some(Pps(1000)), ..Storm::default() },
         ..Port::new("up")
     };
-    Topology { network: vec![red, Network::new("blue")], port: vec![web1, up], ..Topology::default() }
+    let vm1 = Port {
+        kind: Kind::VhostUser,
+        socket: Some("/run/vm1.sock".to_owned()),
+        role: Role::Client,
+        access: Some("red".to_owned()),
+        ..Port::new("vm1")
+    };
+    Topology { network: vec![red, Network::new("blue")], port: vec![web1, up, vm1], ..Topology::default() }
 }
 
 fn status() -> Status {
@@ -96,9 +104,11 @@ fn networks() -> Vec<NetworkState> {
 }
 
 fn ports() -> Vec<PortState> {
-    let [web1, up] = topology().port.try_into().unwrap();
+    let [web1, up, vm1] = topology().port.try_into().unwrap();
     let state = |config: Port, kind, state| PortState {
-        netdev: config.netdev().to_owned(),
+        netdev: config.netdev().map(str::to_owned),
+        socket: config.socket.clone(),
+        role: config.socket.is_some().then_some(config.role),
         name: config.name,
         kind,
         configured_kind: config.kind,
@@ -108,6 +118,7 @@ fn ports() -> Vec<PortState> {
         why: None,
         queues: 0,
         offloads: Offloads::default(),
+        front_end: None,
         mtu: None,
         configured_mtu: config.mtu,
         mtu_limit: None,
@@ -137,7 +148,30 @@ fn ports() -> Vec<PortState> {
             reason: Some("netdev eth1 does not exist; it is attached when it comes".to_owned()),
             ..state(up, Kind::Packet, LinkState::Waiting)
         },
+        PortState {
+            mode: Some("rings in shared memory, client".to_owned()),
+            why: Some("the guest's front end speaks vhost-user".to_owned()),
+            queues: 1,
+            offloads: Offloads { tx: words(&["csum"]), rx: words(&["csum", "tso4"]) },
+            front_end: Some(front_end()),
+            mtu: Some(1500),
+            mtu_limit: Some(65535),
+            ..state(vm1, Kind::VhostUser, LinkState::Up)
+        },
     ]
+}
+
+fn front_end() -> FrontEnd {
+    FrontEnd {
+        connected: true,
+        features: vec!["VERSION_1".to_owned(), "CSUM".to_owned()],
+        slow: vec!["the switch cuts and sums what the guest receives".to_owned()],
+        queue_pairs: 1,
+        broken: None,
+        sessions: 3,
+        refused: 1,
+        last_refusal: Some("there is no ring 99".to_owned()),
+    }
 }
 
 fn web1_counters() -> PortCounters {

@@ -6,17 +6,17 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::topology::{Kind, Storm, TrunkEntry};
+use crate::topology::{Kind, Role, Storm, TrunkEntry};
 
 /// State of a port's attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkState {
-    /// Attached, and the netdev has a carrier.
+    /// Attached, and the netdev has a carrier, or the guest's rings run.
     Up,
-    /// Attached, without a carrier.
+    /// Attached, without a carrier or a guest.
     Down,
-    /// Not attached: the netdev is missing, or cannot be attached now.
+    /// Not attached: the netdev is missing, or netdev or socket cannot be had now.
     Waiting,
 }
 
@@ -39,8 +39,12 @@ pub struct PortState {
     pub kind: Kind,
     /// The kind asked for.
     pub configured_kind: Kind,
-    /// The network device.
-    pub netdev: String,
+    /// The network device; absent for a port of kind `vhost-user`.
+    pub netdev: Option<String>,
+    /// The socket of a port of kind `vhost-user`.
+    pub socket: Option<String>,
+    /// Who listens on the socket; absent for other kinds.
+    pub role: Option<Role>,
     /// Its state.
     pub state: LinkState,
     /// Why it is not up, in words.
@@ -51,8 +55,10 @@ pub struct PortState {
     pub why: Option<String>,
     /// Receive queues of the netdev that are served.
     pub queues: u32,
-    /// Unfinished work of frames that it can carry.
+    /// Unfinished work of frames that it can carry; at a guest's port what the guest has agreed to.
     pub offloads: Offloads,
+    /// The front end of a port of kind `vhost-user`; absent for other kinds and while it waits.
+    pub front_end: Option<FrontEnd>,
     /// The MTU enforced, in bytes; absent while it waits.
     pub mtu: Option<u32>,
     /// The MTU asked for, in bytes: more than the netdev's own is not enforced. Absent: the netdev's.
@@ -84,6 +90,27 @@ pub struct Offloads {
     pub tx: Vec<String>,
     /// Work that may be left undone in frames that come in.
     pub rx: Vec<String>,
+}
+
+/// Who speaks for a guest at a port of kind `vhost-user`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FrontEnd {
+    /// It is there.
+    pub connected: bool,
+    /// The virtio features that it has agreed to, by their names in the standard; none while it is not there.
+    pub features: Vec<String>,
+    /// What it costs that it has not agreed to more, a sentence each.
+    pub slow: Vec<String>,
+    /// Queue pairs that run.
+    pub queue_pairs: u32,
+    /// Why a ring rests until the guest resets it, in words.
+    pub broken: Option<String>,
+    /// Front ends that came since the port was attached.
+    pub sessions: u64,
+    /// How many of them were sent away since they broke the protocol.
+    pub refused: u64,
+    /// Why the last of those was, in words.
+    pub last_refusal: Option<String>,
 }
 
 /// Frames dropped, by reason; a reason without any is left out.

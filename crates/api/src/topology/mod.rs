@@ -41,6 +41,8 @@ pub const STATIC_ENTRIES_MAX: usize = 65_536;
 pub const CPUS_MAX: usize = 256;
 /// The most mistakes that a check tells one by one; the others are counted.
 pub const PROBLEMS_MAX: usize = 100;
+/// The longest path of a Unix socket in bytes: the kernel's `sun_path` less its NUL (unix(7)).
+pub const SOCKET_PATH_MAX: usize = 107;
 /// The range of an MTU in bytes: from the least of IPv4 (RFC 791) to the most of a netdev.
 pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 /// The range of an ageing time; the upper end is that of IEEE 802.1Q-2022 table 8-11.
@@ -166,9 +168,15 @@ pub struct Port {
     /// How frames move between it and the switch.
     #[serde(default, skip_serializing_if = "Kind::is_auto")]
     pub kind: Kind,
-    /// The network device; the port's name when absent.
+    /// The network device; the port's name when absent. None for a port of kind `vhost-user`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netdev: Option<String>,
+    /// The Unix socket of a port of kind `vhost-user`: an absolute path of at most 107 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// Who listens on that socket.
+    #[serde(default, skip_serializing_if = "Role::is_server")]
+    pub role: Role,
     /// The one network of an access port: frames are untagged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,
@@ -207,10 +215,10 @@ impl Port {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// The network device's name.
+    /// The network device's name; none where the port has a socket instead.
     #[must_use]
-    pub fn netdev(&self) -> &str {
-        self.netdev.as_deref().unwrap_or(&self.name)
+    pub fn netdev(&self) -> Option<&str> {
+        (self.kind != Kind::VhostUser).then(|| self.netdev.as_deref().unwrap_or(&self.name))
     }
 
     /// The networks whose frames pass by this port; one that is native and of the trunk comes twice.
@@ -228,7 +236,7 @@ impl Port {
 
 /// How frames move between a port and the switch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The best that the existing netdev can have.
     #[default]
@@ -239,6 +247,8 @@ pub enum Kind {
     Tap,
     /// AF_PACKET with virtio-net headers on an existing netdev: keeps GSO.
     Packet,
+    /// A guest's virtio-net rings in shared memory, over a Unix socket.
+    VhostUser,
 }
 
 impl Kind {
@@ -250,6 +260,7 @@ impl Kind {
             Self::Xdp => "xdp",
             Self::Tap => "tap",
             Self::Packet => "packet",
+            Self::VhostUser => "vhost-user",
         }
     }
 
@@ -267,11 +278,8 @@ impl FromStr for Kind {
             "xdp" => Ok(Self::Xdp),
             "tap" => Ok(Self::Tap),
             "packet" => Ok(Self::Packet),
-            "vhost-user" => {
-                Err("kind vhost-user is not supported by this version yet; use auto, xdp, tap or packet"
-                    .to_owned())
-            }
-            _ => Err(format!("{text:?} is not a kind of port; use auto, xdp, tap or packet")),
+            "vhost-user" => Ok(Self::VhostUser),
+            _ => Err(format!("{text:?} is not a kind of port; use auto, xdp, tap, packet or vhost-user")),
         }
     }
 }
@@ -283,6 +291,56 @@ impl<'de> Deserialize<'de> for Kind {
 }
 
 impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Who listens on the socket of a port of kind `vhost-user`; the other connects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The switch listens, the guest's front end connects.
+    #[default]
+    Server,
+    /// The guest's front end listens, the switch connects, and again whenever it is lost.
+    Client,
+}
+
+impl Role {
+    /// The word in files and commands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+
+    fn is_server(&self) -> bool {
+        *self == Self::Server
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "server" => Ok(Self::Server),
+            "client" => Ok(Self::Client),
+            _ => Err(format!("{text:?} is not a role; use server or client")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Role {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        value::text::deserialize(deserializer)
+    }
+}
+
+impl std::fmt::Display for Role {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.name())
     }

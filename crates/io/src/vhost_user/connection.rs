@@ -86,6 +86,7 @@ impl Connection {
             Ok(_) => Ok(true),
             Err(Closed::Broken(e)) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(Closed::Broken(e)) if e.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(Closed::Broken(e)) if has_left(&e) => Err(Closed::End),
             Err(e) => Err(e),
         }
     }
@@ -97,9 +98,15 @@ impl Connection {
             Ok(sent) if sent == bytes.len() => Ok(()),
             Ok(_) => Err(Closed::Stuck),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(Closed::Stuck),
+            Err(e) if has_left(&e) => Err(Closed::End),
             Err(e) => Err(e.into()),
         }
     }
+}
+
+/// The front end is gone, without having read all that was sent to it: it was killed, or listens no more.
+fn has_left(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// `recvmsg` with file descriptors, each of which is owned as soon as it is there.

@@ -91,6 +91,16 @@ impl Features {
         Caps { csum, tso4: csum && self.has(tso4), tso6: csum && self.has(tso6), uso: false }
     }
 
+    /// Unfinished work of frames that the guest takes.
+    pub const fn to_guest(self) -> Caps {
+        self.caps(GUEST_CSUM, GUEST_TSO4, GUEST_TSO6)
+    }
+
+    /// Unfinished work of frames that it may leave to the switch.
+    pub const fn from_guest(self) -> Caps {
+        self.caps(CSUM, HOST_TSO4, HOST_TSO6)
+    }
+
     /// What it costs the guest that it did not acknowledge more, in words.
     pub fn slow(self) -> Vec<&'static str> {
         let reasons = [
@@ -138,8 +148,8 @@ impl Format {
         Self {
             header: vnet::HEADER_LEN + if long { NUM_BUFFERS } else { 0 },
             mergeable: features.has(MRG_RXBUF),
-            to_guest: features.caps(GUEST_CSUM, GUEST_TSO4, GUEST_TSO6),
-            from_guest: features.caps(CSUM, HOST_TSO4, HOST_TSO6),
+            to_guest: features.to_guest(),
+            from_guest: features.from_guest(),
         }
     }
 

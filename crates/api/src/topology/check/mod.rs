@@ -237,8 +237,13 @@ impl Checker<'_> {
             let path = format!("host[{i}]");
             self.check_own_name(&mut names, "host", &path, &host.name);
             let kind = self.check_port(format!("{path}.port"), &host.port).map(|p| p.kind);
-            if kind == Some(Kind::Tap) {
-                let what = format!("port {:?} is a tap, and a host has a veth", host.port);
+            let is = match kind {
+                Some(Kind::Tap) => Some("is a tap"),
+                Some(Kind::VhostUser) => Some("is of kind vhost-user"),
+                _ => None,
+            };
+            if let Some(is) = is {
+                let what = format!("port {:?} {is}, and a host has a veth", host.port);
                 self.report(format!("{path}.port"), what, "use a port of kind auto, xdp or packet");
             }
             if let Some(first) = ports.insert(&host.port, &path) {

@@ -1,7 +1,11 @@
 //! What each `[[port]]` must hold.
 
+use std::path::Path;
+
 use super::{Checker, FirstSeen};
-use crate::topology::{MTU_RANGE, PORTS_MAX, Port, TRUNK_ENTRIES_MAX, TRUNK_MAX};
+use crate::topology::{
+    Kind, MTU_RANGE, PORTS_MAX, Port, Role, SOCKET_PATH_MAX, TRUNK_ENTRIES_MAX, TRUNK_MAX,
+};
 
 /// The longest name of a netdev: the kernel's IFNAMSIZ less its NUL.
 const NETDEV_MAX: usize = 15;
@@ -10,25 +14,75 @@ impl Checker<'_> {
     pub(super) fn check_ports(&mut self, ports: &[Port]) {
         let ports = self.within("port", "ports", ports, PORTS_MAX);
         self.check_trunks(ports);
-        let (mut names, mut netdevs) = (FirstSeen::new(), FirstSeen::new());
+        let (mut names, mut netdevs, mut sockets) = (FirstSeen::new(), FirstSeen::new(), FirstSeen::new());
         for (i, port) in ports.iter().enumerate() {
             let path = format!("port[{i}]");
             let is_new = self.check_own_name(&mut names, "port", &path, &port.name);
-            let taken = netdevs.insert(port.netdev(), &path);
-            // Two ports of one name and no netdev are one mistake, not two.
-            if let Some(first) = taken.filter(|_| is_new || port.netdev.is_some()) {
-                let what = format!("netdev {:?} is taken by {first}", port.netdev());
-                self.report(netdev_path(&path, port), what, "give each port its own netdev");
+            if let Some(netdev) = port.netdev() {
+                // Two ports of one name and no netdev are one mistake, not two.
+                let taken = netdevs.insert(netdev, &path).filter(|_| is_new || port.netdev.is_some());
+                if let Some(first) = taken {
+                    let what = format!("netdev {netdev:?} is taken by {first}");
+                    self.report(netdev_path(&path, port), what, "give each port its own netdev");
+                }
+                self.check_netdev(&path, port, netdev);
             }
-            self.check_netdev(&path, port);
+            self.check_socket(&path, port, &mut sockets);
             self.check_attachment(&path, port);
             self.check_limits(&path, port);
         }
     }
 
+    /// A port of kind vhost-user has a socket and no netdev, all others have it the other way round.
+    fn check_socket<'p>(&mut self, path: &str, port: &'p Port, sockets: &mut FirstSeen<&'p Path>) {
+        let at = format!("{path}.socket");
+        let is_vhost_user = port.kind == Kind::VhostUser;
+        if is_vhost_user && port.netdev.is_some() {
+            let what = "a port of kind vhost-user has no netdev";
+            self.report(format!("{path}.netdev"), what, "leave netdev out, or choose another kind");
+        }
+        if !is_vhost_user && port.role != Role::default() {
+            let what = format!("role is for ports of kind vhost-user, and this one is {}", port.kind);
+            self.report(format!("{path}.role"), what, "leave role out, or set kind = \"vhost-user\"");
+        }
+        match &port.socket {
+            None if is_vhost_user => {
+                let mend = format!("add socket = \"/run/vswitch/{}.sock\"", port.name);
+                self.report(format!("{path}.kind"), "kind vhost-user needs a socket", mend);
+            }
+            None => {}
+            Some(_) if !is_vhost_user => {
+                let what = format!("socket is for ports of kind vhost-user, and this one is {}", port.kind);
+                self.report(at, what, "leave socket out, or set kind = \"vhost-user\"");
+            }
+            Some(socket) => {
+                self.check_socket_path(&at, socket);
+                // As a path: two ways to write the same one are equal.
+                if let Some(first) = sockets.insert(Path::new(socket), path) {
+                    let what = format!("socket {socket:?} is taken by {first}");
+                    self.report(at, what, "give each port its own socket");
+                }
+            }
+        }
+    }
+
+    /// What a Unix socket can be bound to, wherever the daemon was started.
+    fn check_socket_path(&mut self, at: &str, socket: &str) {
+        if !socket.starts_with('/') {
+            let mend = "write it from the root on, as in \"/run/vswitch/vm1.sock\"";
+            self.report(at, format!("{socket:?} is no absolute path"), mend);
+        }
+        if socket.len() > SOCKET_PATH_MAX {
+            let what = format!("a path of {} bytes is too long for a socket", socket.len());
+            self.report(at, what, format!("use at most {SOCKET_PATH_MAX} bytes"));
+        }
+        if socket.chars().any(char::is_control) {
+            self.report(at, format!("{socket:?} holds a control character"), "leave it out");
+        }
+    }
+
     /// What the kernel takes as a name of a netdev (`dev_valid_name`).
-    fn check_netdev(&mut self, path: &str, port: &Port) {
-        let netdev = port.netdev();
+    fn check_netdev(&mut self, path: &str, port: &Port, netdev: &str) {
         let is_valid = !netdev.is_empty()
             && netdev.len() <= NETDEV_MAX
             && !matches!(netdev, "." | "..")

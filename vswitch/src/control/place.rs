@@ -1,0 +1,41 @@
+//! What a port is attached to.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use vswitch_api::topology::Port;
+
+/// A netdev or a socket. No two ports have the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    Netdev(String),
+    /// Of a front end that speaks vhost-user.
+    Socket(PathBuf),
+}
+
+impl Place {
+    /// Where the port is to be.
+    pub(super) fn of(port: &Port) -> Self {
+        match port.netdev() {
+            Some(netdev) => Self::Netdev(netdev.to_owned()),
+            // The check found one.
+            None => Self::Socket(port.socket.clone().unwrap_or_default().into()),
+        }
+    }
+
+    pub(super) fn netdev(&self) -> Option<&str> {
+        match self {
+            Self::Netdev(netdev) => Some(netdev),
+            Self::Socket(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Netdev(netdev) => f.write_str(netdev),
+            Self::Socket(socket) => socket.display().fmt(f),
+        }
+    }
+}
