@@ -307,6 +307,33 @@ fn netdevs_that_come_and_go_under_a_flow_are_switched_as_before() {
 }
 
 #[test]
+fn a_link_that_flaps_ends_its_own_flows_alone() {
+    scenario(LAB, |lab| {
+        let [a, b] = lab.raw(["a", "b"]);
+        let frame = a_to_b(lab);
+        let_pass(lab, "a", [&a, &b], &frame);
+        for _ in 0..5 {
+            lab.host("d").set_up(false);
+            wait_until("the link is down", SOON, || lab.switch.port("d").reason.is_some());
+            assert_passes(lab, "a", [&a, &b], &frame);
+            lab.host("d").set_up(true);
+            lab.wait_up(["d"]);
+            assert_passes(lab, "a", [&a, &b], &frame);
+        }
+        let before = passed(lab, "a");
+        lab.host("b").set_up(false);
+        wait_until("the link is down", SOON, || lab.switch.port("b").reason.is_some());
+        a.send(&frame);
+        wait_until("the frame goes by a worker, who floods it", SOON, || {
+            lab.switch.port("a").counters.flooded > 1
+        });
+        assert_eq!(passed(lab, "a"), before);
+        lab.host("b").set_up(true);
+        lab.wait_up(["b"]);
+    });
+}
+
+#[test]
 fn all_frames_go_by_the_workers_where_there_is_no_shortcut() {
     let lab = |switch: &str, kind: &str| {
         format!(

@@ -207,6 +207,9 @@ impl Fdb {
                 Some(record) => self.relocate(network, record, port, port_limits, now),
             };
             outcome = learn;
+            if let Learn::Moved { .. } = learn {
+                self.on_change(key(network, mac));
+            }
             record.map(Record::pack)
         });
         if let Learn::Moved { .. } = outcome {
@@ -288,6 +291,7 @@ impl Fdb {
                 self.uncount(key, old);
             }
             outcome = Ok(());
+            self.on_change(key);
             Some(Record::fixed(port, now.into()).pack())
         });
         self.on_change(key);
@@ -394,6 +398,7 @@ impl Fdb {
             is_taken = is_to_go(record);
             if is_taken {
                 self.uncount(key, record);
+                self.on_change(key);
             }
             (!is_taken).then_some(word)
         });
@@ -403,7 +408,8 @@ impl Fdb {
         is_taken
     }
 
-    /// The address is not where it was. After the table has it so.
+    /// The address is not where it was. Told twice: before the table has it so, since whoever writes may be kept from
+    /// telling after that, and after it, for those who looked in between.
     fn on_change(&self, key: u64) {
         self.generations.next(self.table.probe(key));
     }

@@ -56,7 +56,7 @@ pub fn open(name: &str, workers: usize, shortcut: Option<&Shortcut>) -> Result<O
     let tx: io::Result<Vec<_>> = (0..workers).map(|_| Tx::open(ifindex, netns)).collect();
     let tx = tx.map_err(|e| lost(name, e, "open a transmit socket"))?;
     let mode = mode(&batches, rx.unfiltered());
-    let shortcut = shortcut.is_some() && rx.unfiltered().is_none();
+    let shortcut = rx.has_shortcut().then_some(ifindex);
     Ok(Opened {
         rx: vec![Box::new(rx)],
         tx: tx.into_iter().map(|q| Box::new(q) as Box<dyn TxQueue>).collect(),

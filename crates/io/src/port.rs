@@ -124,8 +124,8 @@ pub struct Facts {
     pub mtu_limit: u32,
     /// The device's MTU when it was opened.
     pub mtu: u32,
-    /// Frames may pass by the [`crate::shortcut`] from and to its netdev.
-    pub shortcut: bool,
+    /// Where frames may pass by the [`crate::shortcut`]: the interface index of its netdev.
+    pub shortcut: Option<u32>,
     /// `Err(why)` where 802.1Q tags would be lost: the port must not be a trunk.
     pub vlan: Result<(), String>,
     /// Why this kind and mode were chosen, in words.

@@ -9,7 +9,8 @@
 //! - The *epoch* is that of the whole configuration. A flow holds in the epoch that it was inserted for;
 //!   while there is none ([`Shortcut::pause`]) no flow holds.
 //! - *Generations* count the changes of where each address is, in slots that addresses share by their hash. A flow
-//!   names those of its two addresses, as they were before they were looked up.
+//!   names those of its two addresses, as they were before they were looked up. Ports have generations too, for what
+//!   happens to one of them.
 //!
 //! Both are words of memory that the programs read for every frame, so a store ends a flow. The flows are there too: a BPF
 //! map has their places by key, and a place is used again only when no program can have found it before. So are the
@@ -23,16 +24,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::bpf::map::Barrier;
-use crate::bpf::{self, Line, LoadError};
+use crate::bpf::{self, Insn, LoadError};
 
 mod board;
+mod places;
 pub(crate) mod program;
 
-use board::{Board, FLOWS, GENERATIONS, Index, KeyBytes};
+use board::{Board, GENERATIONS, Index, KeyBytes};
 pub use board::{Mark, NETWORKS, PORTS, Traffic};
-
-/// Flows of one ingress port at most, so that no port has them all.
-const FLOWS_OF_PORT: u32 = FLOWS as u32 / 8;
+use places::{Places, Taken};
 
 /// A flow: IPv4 and IPv6 frames of one source and destination that come in by one netdev in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +61,21 @@ pub struct Way {
     pub source: Mark,
     /// What is known of the destination.
     pub destination: Mark,
-    /// The port that frames count as received by, below [`PORTS`].
-    pub ingress: u16,
+    /// The port that frames count as received by.
+    pub ingress: Side,
     /// The port that they count as transmitted by.
-    pub egress: u16,
+    pub egress: Side,
     /// The network that they count in, below [`NETWORKS`].
     pub network: u16,
+}
+
+/// A port of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// Below [`PORTS`].
+    pub port: u16,
+    /// [`Shortcut::port_generation`], at a time when all that was looked up of the port was so.
+    pub generation: u32,
 }
 
 /// A flow that holds, for [`Shortcut::sweep`].
@@ -105,13 +114,20 @@ impl From<LoadError> for ShortcutError {
     }
 }
 
+/// Frames that were kept for the shortcut and did not arrive there: somebody's program on the netdev has them, whose
+/// place is before ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The port that they came in by.
+    pub port: u16,
+    /// How many.
+    pub frames: u64,
+}
+
 /// The shortcut of this process. One is made for its whole life.
 pub struct Shortcut {
     board: &'static Board,
-    board_map: OwnedFd,
-    /// The places of flows on the board, for the programs.
-    index: Index,
-    passage: OwnedFd,
+    maps: Maps,
     /// Drops a frame, or sends it where its passage says.
     host_filter: OwnedFd,
     /// The last epoch.
@@ -119,25 +135,16 @@ pub struct Shortcut {
     /// A flow was inserted since the last pause.
     is_used: AtomicBool,
     places: Mutex<Places>,
+    /// What each port had kept at the last sweep.
+    kept: Mutex<Box<[u64]>>,
     programs: Barrier,
 }
 
-/// Who has which place.
-struct Places {
-    /// What is in the index.
-    taken: HashMap<KeyBytes, Taken>,
-    /// No program sees them.
-    free: Vec<u16>,
-    /// They are not in the index any more; a program may still see them.
-    left: Vec<u16>,
-    /// Places taken, by ingress port.
-    of_port: HashMap<u16, u32>,
-}
-
-#[derive(Clone, Copy)]
-struct Taken {
-    place: u16,
-    ingress: u16,
+/// What the programs see.
+pub(crate) struct Maps {
+    board: OwnedFd,
+    /// The places of flows on the board.
+    index: Index,
 }
 
 impl Shortcut {
@@ -148,40 +155,38 @@ impl Shortcut {
     pub fn open() -> Result<&'static Self, ShortcutError> {
         let at = |step| move |source| ShortcutError::System { step, source };
         let (board_map, board) = board::make().map_err(at("make an array"))?;
-        let index = board::index().map_err(at("make a map of flows"))?;
-        let passage = board::passage().map_err(at("make an array for each CPU"))?;
-        let host_filter = bpf::load(&bpf::Program {
-            kind: bpf::PROG_TYPE_SCHED_CLS,
-            insns: &program::obey(&passage),
-            flags: 0,
-            ifindex: 0,
-            attach: bpf::ATTACH_TCX_INGRESS,
-        })?;
-        let shortcut = Self {
+        let maps = Maps { board: board_map, index: board::index().map_err(at("make a map of flows"))? };
+        let load = |kind, insns: &[Insn], attach| {
+            bpf::load(&bpf::Program { kind, insns, flags: 0, ifindex: 0, attach })
+        };
+        let host_filter = load(bpf::PROG_TYPE_SCHED_CLS, &program::obey(&maps), bpf::ATTACH_TCX_INGRESS)?;
+        // Whether sockets may have the other one.
+        load(bpf::PROG_TYPE_SOCKET_FILTER, &program::alone(&maps), 0)?;
+        Ok(Box::leak(Box::new(Self {
             board,
-            board_map,
-            index,
-            passage,
+            maps,
             host_filter,
             last_epoch: AtomicU64::new(0),
             is_used: AtomicBool::new(false),
             places: Mutex::new(Places::new()),
+            kept: Mutex::new(vec![0; PORTS].into()),
             programs: Barrier::new().map_err(at("make a map of maps"))?,
-        };
-        // Whether sockets may have the other one.
-        bpf::load(&bpf::Program {
-            kind: bpf::PROG_TYPE_SOCKET_FILTER,
-            insns: &program::alone(&shortcut),
-            flags: 0,
-            ifindex: 0,
-            attach: 0,
-        })?;
-        Ok(Box::leak(Box::new(shortcut)))
+        })))
     }
 
     /// One word for each slot of generations: to be added to when what is known of an address of that slot has changed.
     pub fn generations(&self) -> &'static [AtomicU32] {
         &self.board.generations
+    }
+
+    /// What [`Side::generation`] wants.
+    pub fn port_generation(&self, port: u16) -> u32 {
+        self.board_port(port).generation.load(Acquire)
+    }
+
+    /// Ends the flows from and to a port. A frame that is on its way by one still arrives.
+    pub fn end_port(&self, port: u16) {
+        self.board_port(port).generation.fetch_add(1, Release);
     }
 
     /// What [`Way::epoch`] wants. `None` while it is paused.
@@ -196,6 +201,7 @@ impl Shortcut {
         if self.is_used.swap(false, AcqRel) {
             // Should the kernel lack the memory for this: programs end in microseconds all the same.
             let _ = self.programs.wait();
+            self.board.passages.iter().for_each(|passage| passage.skb.store(0, Relaxed));
         }
     }
 
@@ -205,60 +211,95 @@ impl Shortcut {
         self.board.epoch.store(epoch, Release);
     }
 
-    /// Has the frames of `flow` go this way from now on, as long as the epoch and both addresses stay as they are.
-    /// False: there is no room, or somebody else is at it. They go on as they went then. Never waits.
+    /// Has the frames of `flow` go this way from now on, as long as the epoch, both ports and both addresses stay as
+    /// they are. False: there is no room, or somebody else is at it. They go on as they went then. Never waits.
     ///
     /// # Errors
     /// What the kernel said; as above.
     pub fn insert(&self, flow: &Flow, way: &Way) -> io::Result<bool> {
         let Ok(mut places) = self.places.try_lock() else { return Ok(false) };
         let key = flow.key();
-        let Some(place) = places.take(&key, way.ingress) else { return Ok(false) };
-        self.is_used.store(true, Release);
-        self.board.places[usize::from(place)].set(&key, way, self.board.tick.load(Relaxed));
+        if places.get(&key).is_some_and(|taken| self.place(taken).has(way)) {
+            return Ok(true); // its frames are here for another reason, too long for example
+        }
+        let Some(taken) = places.take(way.ingress.port) else { return Ok(false) };
+        self.is_used.swap(true, AcqRel);
+        self.place(taken).set(&key, way, self.board.tick.load(Relaxed));
         // A system call: whoever finds the place by it sees what is there.
-        let inserted = self.index.insert(&key, place.into());
-        places.put(&key, Taken { place, ingress: way.ingress }, inserted.is_ok());
+        let inserted = self.maps.index.insert(&key, taken.place.into());
+        match inserted {
+            Ok(()) => places.put(&key, taken),
+            Err(_) => places.give_back(taken),
+        }
         inserted.map(|()| true)
     }
 
-    /// Takes out what holds no more, shows each other flow to `keep`, and takes it out where that is false. May wait for
-    /// the programs that run.
-    pub fn sweep(&self, mut keep: impl FnMut(&Seen) -> bool) {
+    /// Takes out what holds no more, shows each other flow to `keep`, and takes it out where that is false, or where its
+    /// port has too many. May wait for the programs that run.
+    ///
+    /// # Errors
+    /// Frames get lost. It has to be paused for good.
+    pub fn sweep(&self, mut keep: impl FnMut(&Seen) -> bool) -> Result<(), Lost> {
         let tick = self.board.tick.load(Relaxed);
         let mut places = self.places();
-        let over: Vec<KeyBytes> = (places.taken.iter())
-            .filter(|(key, taken)| self.look(key, **taken, tick).is_none_or(|seen| !keep(&seen)))
-            .map(|(key, _)| *key)
-            .collect();
+        if places.are_all_free() {
+            return Ok(()); // an idle switch is not to read all counters of all ports
+        }
+        let (mut over, mut held) = (Vec::new(), Vec::new());
+        for (key, taken) in places.taken() {
+            match self.look(key, taken, tick).filter(|seen| keep(seen)) {
+                Some(seen) => held.push((seen.idle, taken.ingress, *key)),
+                None => over.push(*key),
+            }
+        }
+        over.extend(superfluous(held, places.excess()));
         for key in over {
-            // It is there: nobody else takes one out.
-            let _ = self.index.remove(&key);
-            places.leave(&key);
+            // Else the index has it still, and the programs its place.
+            if self.maps.index.remove(&key).is_ok() {
+                places.remove(&key);
+            }
         }
         self.board.tick.store(tick + 1, Relaxed);
-        let left = std::mem::take(&mut places.left);
+        let left = places.left();
         drop(places);
-        if left.is_empty() {
-            return;
+        if !left.is_empty() {
+            let waited = self.programs.wait();
+            let mut places = self.places();
+            match waited {
+                Ok(()) => left.into_iter().for_each(|taken| places.give_back(taken)),
+                Err(_) => places.leave(left), // until the next time
+            }
         }
-        let waited = self.programs.wait();
-        let mut places = self.places();
-        match waited {
-            Ok(()) => places.free.extend(left),
-            Err(_) => places.left.extend(left), // next time
+        self.audit()
+    }
+
+    /// What was kept from sockets by the last time has been received since.
+    fn audit(&self) -> Result<(), Lost> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for (port, (board, kept)) in (0..).zip(self.board.ports.iter().zip(kept.iter_mut())) {
+            let received = || board.received.packets.load(Relaxed);
+            if received() < *kept {
+                // A CPU that the host took away may be amid a program.
+                let waited = self.programs.wait();
+                if waited.is_ok() && received() < *kept {
+                    return Err(Lost { port, frames: *kept - received() });
+                }
+            }
+            *kept = board.kept.load(Relaxed);
         }
+        Ok(())
     }
 
     /// What is known of a flow, if it holds.
     fn look(&self, key: &KeyBytes, taken: Taken, tick: u64) -> Option<Seen> {
-        let place = &self.board.places[usize::from(taken.place)];
-        let is_current = |mark: Mark| {
+        let place = self.place(taken);
+        let is_known = |mark: Mark| {
             self.board.generations[mark.slot as usize % GENERATIONS].load(Acquire) == mark.generation
         };
+        let is_port_same = |mark: Mark| self.port_generation(mark.slot as u16) == mark.generation;
         let holds = self.epoch() == Some(place.epoch.load(Relaxed))
-            && is_current(place.source.get())
-            && is_current(place.destination.get());
+            && [&place.source, &place.destination].iter().all(|words| is_known(words.get()))
+            && [&place.ingress, &place.egress].iter().all(|words| is_port_same(words.get()));
         holds.then(|| Seen {
             ingress: taken.ingress,
             network: place.network.load(Relaxed) as u16,
@@ -267,15 +308,23 @@ impl Shortcut {
         })
     }
 
+    fn place(&self, taken: Taken) -> &'static board::Place {
+        &self.board.places[usize::from(taken.place)]
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         // It is whole at every point where a thread could panic.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn board_port(&self, port: u16) -> &'static board::Port {
+        &self.board.ports[usize::from(port) % PORTS]
+    }
+
     /// What passed in by `port`, and out.
     pub fn port(&self, port: u16) -> (Traffic, Traffic) {
-        let count = &self.board.ports[usize::from(port) % PORTS];
-        (count.received.get(), count.transmitted.get())
+        let port = self.board_port(port);
+        (port.received.get(), port.transmitted.get())
     }
 
     /// What passed in `network`.
@@ -285,9 +334,12 @@ impl Shortcut {
 
     /// Counts from 0 for a port; while no flow has it.
     pub fn clear_port(&self, port: u16) {
-        let count = &self.board.ports[usize::from(port) % PORTS];
-        count.received.clear();
-        count.transmitted.clear();
+        let board = self.board_port(port);
+        board.received.clear();
+        board.transmitted.clear();
+        board.kept.store(0, Relaxed);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept[usize::from(port) % PORTS] = 0;
     }
 
     /// Counts from 0 for a network; while no flow has it.
@@ -300,44 +352,24 @@ impl Shortcut {
         self.host_filter.as_fd()
     }
 
-    /// The part of a socket's filter that lets a frame pass: see [`program::decide`].
-    pub(crate) fn decide(&self) -> Vec<Line> {
-        program::decide(self)
+    /// What the programs see.
+    pub(crate) fn maps(&self) -> &Maps {
+        &self.maps
     }
 }
 
-impl Places {
-    fn new() -> Self {
-        let (taken, of_port) = (HashMap::new(), HashMap::new());
-        Self { taken, free: (0..FLOWS as u16).rev().collect(), left: Vec::new(), of_port }
+/// Of each port as many flows as are too many, the longest idle.
+fn superfluous(mut held: Vec<(u64, u16, KeyBytes)>, mut excess: HashMap<u16, usize>) -> Vec<KeyBytes> {
+    if excess.is_empty() {
+        return Vec::new();
     }
-
-    /// A free place for a flow, which another one may have had so far.
-    fn take(&mut self, key: &KeyBytes, ingress: u16) -> Option<u16> {
-        let is_new = !self.taken.contains_key(key);
-        let of_port = self.of_port.get(&ingress).copied().unwrap_or(0);
-        if is_new && of_port >= FLOWS_OF_PORT { None } else { self.free.pop() }
-    }
-
-    /// The index has the flow at this place from now on, or has not.
-    fn put(&mut self, key: &KeyBytes, taken: Taken, is_in_index: bool) {
-        if !is_in_index {
-            return self.free.push(taken.place);
-        }
-        self.leave(key);
-        self.taken.insert(*key, taken);
-        *self.of_port.entry(taken.ingress).or_default() += 1;
-    }
-
-    /// The index has the flow no more at the place where it was.
-    fn leave(&mut self, key: &KeyBytes) {
-        let Some(Taken { place, ingress }) = self.taken.remove(key) else { return };
-        self.left.push(place);
-        if let Some(count) = self.of_port.get_mut(&ingress) {
+    held.sort_unstable_by(|a, b| b.cmp(a));
+    held.retain(|(_, port, _)| match excess.get_mut(port) {
+        Some(count) if *count > 0 => {
             *count -= 1;
-            if *count == 0 {
-                self.of_port.remove(&ingress);
-            }
+            true
         }
-    }
+        _ => false,
+    });
+    held.into_iter().map(|(.., key)| key).collect()
 }

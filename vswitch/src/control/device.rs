@@ -330,7 +330,7 @@ mod tests {
             rx_caps: Caps::NONE,
             mtu_limit: 9000,
             mtu: 1500,
-            shortcut: false,
+            shortcut: None,
             vlan: Ok(()),
             why: String::new(),
         };

@@ -41,12 +41,12 @@ impl Control {
     /// Brings every port in line with the links as they are now.
     pub(super) async fn follow_links(&mut self) {
         let configs = self.desired.port.clone();
-        let mut changed = false;
+        let mut changed = Vec::new();
         let mut gone = Vec::new();
         for config in &configs {
             match self.follow_link(config) {
                 Followed::Same => {}
-                Followed::Changed => changed = true,
+                Followed::Changed => changed.extend(self.port_ids.get(&config.name).map(PortId)),
                 Followed::Gone => gone.push(config.name.clone()),
             }
         }
@@ -54,8 +54,13 @@ impl Control {
         // Another one of the same name may be there already.
         let waiting: Vec<&Port> = configs.iter().filter(|c| self.waits_for(&c.name).is_some()).collect();
         let attached = self.try_attach(&waiting).await;
-        if !attached && (changed || !gone.is_empty()) {
+        if attached {
+            return; // and published
+        }
+        if !gone.is_empty() {
             self.publish().await;
+        } else if !changed.is_empty() {
+            self.publish_links(&changed).await;
         }
     }
 

@@ -228,12 +228,15 @@ impl Control {
         while let Ok(more) = self.front_ends.inbox.try_recv() {
             news.push(more);
         }
-        let mut changed = false;
+        let mut changed = Vec::new();
         for news in news {
-            changed |= self.follow_front_end(news);
+            let port = news.port;
+            if self.follow_front_end(news) {
+                changed.push(port);
+            }
         }
-        if changed {
-            self.publish().await;
+        if !changed.is_empty() {
+            self.publish_links(&changed).await;
         }
     }
 

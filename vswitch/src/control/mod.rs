@@ -38,9 +38,10 @@ use vswitch_api::response::{ErrorBody, ErrorCode};
 use vswitch_api::topology::{self, Port, Switch};
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::fdb::Words;
-use vswitch_dataplane::{Fdb, Snapshot};
+use vswitch_dataplane::{Fdb, PortId, Snapshot};
 use vswitch_io::Pool;
 use vswitch_io::shortcut::Shortcut;
+use vswitch_wire::Instant;
 
 use crate::clock::Clock;
 use crate::netlink::Links;
@@ -124,6 +125,10 @@ pub struct Control {
     fdb: Arc<Fdb>,
     /// The way of frames past the workers; `None` where the kernel refuses it.
     shortcut: Option<&'static Shortcut>,
+    /// Why it is not used any more.
+    shortcut_given_up: Option<String>,
+    /// When its flows were last looked at.
+    swept_at: Instant,
     /// Entries of the FDB that go when the next snapshot is published.
     stale: Stale,
     statics: StaticEntries,
@@ -173,6 +178,8 @@ impl Control {
             networks: BTreeMap::new(),
             fdb,
             shortcut,
+            shortcut_given_up: None,
+            swept_at: clock.now(),
             stale: Stale::default(),
             statics: StaticEntries::default(),
             snapshot,
@@ -204,8 +211,6 @@ impl Control {
         ageing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut devices = tokio::time::interval(DEVICE_CHECK);
         devices.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut sweeps = tokio::time::interval(shortcut::SWEEP);
-        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(end);
         let ended = loop {
             tokio::select! {
@@ -223,8 +228,10 @@ impl Control {
                     }
                     self.follow_links().await;
                 }
-                _ = ageing.tick() => { self.fdb.age(&self.snapshot, self.clock.now()); }
-                _ = sweeps.tick() => self.sweep_flows(),
+                _ = ageing.tick() => {
+                    self.sweep_flows(); // first: who is in use does not age
+                    self.fdb.age(&self.snapshot, self.clock.now());
+                }
                 _ = devices.tick() => {
                     self.check_devices().await;
                     self.retry_static_entries();
@@ -244,6 +251,19 @@ impl Control {
     /// the stale entries of the FDB again, and they go. Meanwhile no frame passes by the shortcut.
     async fn publish(&mut self) {
         self.pause_shortcut();
+        self.exchange_snapshot().await;
+        self.resume_shortcut();
+    }
+
+    /// The same, where only links or MTUs of these ports have changed: flows between others go on passing.
+    async fn publish_links(&mut self, ports: &[PortId]) {
+        self.end_flows(ports);
+        self.exchange_snapshot().await;
+        // Those that a worker found by the old snapshot.
+        self.end_flows(ports);
+    }
+
+    async fn exchange_snapshot(&mut self) {
         let ports = self.desired.port.iter().filter_map(|config| {
             let record = self.ports.get(&config.name)?;
             let device =
@@ -262,7 +282,6 @@ impl Control {
         self.workers.settle().await;
         drop(old); // freed here, not by a worker
         self.stale.flush(&self.fdb);
-        self.resume_shortcut();
     }
 
     fn set_static_entries(&mut self, old: &Topology) {

@@ -196,7 +196,7 @@ impl Control {
             .pulses()
             .enumerate()
             .map(worker)
-            .chain([netlink, health::frames(self.opener.pool)])
+            .chain([netlink, health::frames(self.opener.pool), self.shortcut_health()])
             .collect()
     }
 

@@ -3,6 +3,7 @@
 //! One frame of each batch is looked at, so the search costs the same whatever the traffic is, and finds those
 //! that have many frames. A flow's frames that a passage is not for (too long, UDP in GSO frames) come here still.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use vswitch_dataplane::shortcut::{self, Flow};
 use vswitch_dataplane::{PortId, Snapshot, Verdict, fdb};
 use vswitch_io::Frame;
-use vswitch_io::shortcut::{self as kernel, Mark, NETWORKS, Shortcut, Way};
+use vswitch_io::shortcut::{self as kernel, Mark, NETWORKS, Shortcut, Side, Way};
 use vswitch_wire::Instant;
 
 /// Flows that are watched at a time; a power of two.
@@ -23,6 +24,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Counts how often flows are seen. Flows that share a place take turns: the one that is seen more often stays.
 pub(super) struct Scout {
     shortcut: &'static Shortcut,
+    /// Keys the hash.
+    secret: u64,
     watched: Box<[Option<Watched>; WATCHED]>,
 }
 
@@ -35,7 +38,9 @@ struct Watched {
 
 impl Scout {
     pub(super) fn new(shortcut: &'static Shortcut) -> Self {
-        Self { shortcut, watched: Box::new([None; WATCHED]) }
+        // The standard library draws its keys from the kernel's random numbers.
+        let secret = RandomState::new().hash_one(0);
+        Self { shortcut, secret, watched: Box::new([None; WATCHED]) }
     }
 
     /// Looks at a batch that has its verdicts. A flow that was seen often enough by now.
@@ -60,7 +65,8 @@ impl Scout {
     }
 
     fn watch(&mut self, flow: Flow, now: Instant) -> Option<Flow> {
-        let place = &mut self.watched[place_of(&flow)];
+        let place = self.place_of(&flow);
+        let place = &mut self.watched[place];
         match place.as_mut().filter(|watched| now.since(watched.since) <= WINDOW) {
             Some(watched) if watched.flow == flow => {
                 watched.seen += 1;
@@ -76,45 +82,51 @@ impl Scout {
     }
 
     /// Has the frames of the flow pass from now on, where that can be.
-    pub(super) fn let_pass(&self, flow: &Flow, snapshot: &mut Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>) {
+    pub(super) fn let_pass(&self, flow: &Flow, snapshots: &mut Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>) {
         // The epoch first: the snapshot is of that one then, or of a later, for which the way will not hold.
         let Some(epoch) = self.shortcut.epoch() else { return };
-        if let Some((flow, way)) = way(snapshot.load(), flow, epoch) {
+        let snapshot = Arc::clone(snapshots.load());
+        let Some((flow, way)) = self.way(&snapshot, flow, epoch) else { return };
+        // The ports' generations were read while the snapshot was the newest. They grow once more behind a newer.
+        if Arc::ptr_eq(&snapshot, snapshots.load()) {
             // A kernel that refuses it leaves the frames to us.
             let _ = self.shortcut.insert(&flow, &way);
         }
     }
-}
 
-/// How the flow passes, if it does.
-fn way(snapshot: &Snapshot, flow: &Flow, epoch: u64) -> Option<(kernel::Flow, Way)> {
-    let passage = shortcut::find(snapshot, flow)?;
-    let netdev = |port| snapshot.port(port)?.shortcut;
-    let mark = |fdb::Mark { slot, generation }| Mark { slot, generation };
-    if passage.network.index() >= NETWORKS {
-        return None;
+    /// How the flow passes, if it does.
+    fn way(&self, snapshot: &Snapshot, flow: &Flow, epoch: u64) -> Option<(kernel::Flow, Way)> {
+        let passage = shortcut::find(snapshot, flow)?;
+        let netdev = |port| snapshot.port(port)?.shortcut;
+        let side = |port: PortId| Side { port: port.0, generation: self.shortcut.port_generation(port.0) };
+        let mark = |fdb::Mark { slot, generation }| Mark { slot, generation };
+        if passage.network.index() >= NETWORKS {
+            return None;
+        }
+        let way = Way {
+            epoch,
+            ifindex: netdev(passage.egress)?,
+            max_frame: passage.max_frame,
+            source: mark(passage.source),
+            destination: mark(passage.destination),
+            ingress: side(flow.ingress),
+            egress: side(passage.egress),
+            network: passage.network.0,
+        };
+        let (source, destination) = (flow.source.0, flow.destination.0);
+        Some((kernel::Flow { ifindex: netdev(flow.ingress)?, vid: flow.vid, source, destination }, way))
     }
-    let way = Way {
-        epoch,
-        ifindex: netdev(passage.egress)?,
-        max_frame: passage.max_frame,
-        source: mark(passage.source),
-        destination: mark(passage.destination),
-        ingress: flow.ingress.0,
-        egress: passage.egress.0,
-        network: passage.network.0,
-    };
-    let (source, destination) = (flow.source.0, flow.destination.0);
-    Some((kernel::Flow { ifindex: netdev(flow.ingress)?, vid: flow.vid, source, destination }, way))
-}
 
-/// Where a flow is watched. Who fills a place by choice keeps others from it for as long as their own flow has many
-/// frames, and gains nothing.
-fn place_of(flow: &Flow) -> usize {
-    let [source, destination] = [flow.source, flow.destination].map(vswitch_wire::Mac::to_u64);
-    let mixed = (source ^ destination.rotate_left(21) ^ u64::from(flow.ingress.0) << 48)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 56) as usize % WATCHED
+    /// Where a flow is watched. Nobody outside knows which flows share a place.
+    fn place_of(&self, flow: &Flow) -> usize {
+        let [source, destination] = [flow.source, flow.destination].map(vswitch_wire::Mac::to_u64);
+        let words = [source ^ u64::from(flow.ingress.0) << 48, destination];
+        let mixed = words.iter().fold(self.secret, |mixed, word| {
+            let product = u128::from(mixed ^ word) * u128::from(self.secret | 1);
+            (product >> 64) as u64 ^ product as u64
+        });
+        mixed as usize % WATCHED
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +161,9 @@ mod tests {
     #[test]
     fn of_two_flows_in_one_place_the_larger_is_found() {
         let mut scout = scout();
-        let same = (2..=255).map(flow).find(|other| place_of(other) == place_of(&flow(1))).unwrap();
+        let others =
+            (0..=255).flat_map(|port| (2..=255).map(move |n| Flow { ingress: PortId(port), ..flow(n) }));
+        let same = { others }.find(|other| scout.place_of(other) == scout.place_of(&flow(1))).unwrap();
         let now = Instant::from_secs(1);
         let seen: Vec<Flow> = (0..40).map(|n| if n % 4 == 0 { same } else { flow(1) }).collect();
         let found: Vec<_> = seen.iter().filter_map(|&flow| scout.watch(flow, now)).collect();

@@ -12,7 +12,6 @@ const CMD_DELETE: libc::c_int = 3;
 
 const TYPE_HASH: u32 = 1;
 const TYPE_ARRAY: u32 = 2;
-const TYPE_PERCPU_ARRAY: u32 = 6;
 const TYPE_ARRAY_OF_MAPS: u32 = 12;
 const TYPE_XSKMAP: u32 = 17;
 const F_MMAPABLE: u32 = 1 << 10;
@@ -58,14 +57,6 @@ pub(crate) fn array(value_size: u32, entries: u32) -> io::Result<OwnedFd> {
         map_flags: F_MMAPABLE,
         ..Create::default()
     })
-}
-
-/// One value of `value_size` bytes for each CPU.
-///
-/// # Errors
-/// What the kernel said.
-pub(crate) fn per_cpu(value_size: u32) -> io::Result<OwnedFd> {
-    create(Create { map_type: TYPE_PERCPU_ARRAY, value_size, max_entries: 1, ..Create::default() })
 }
 
 /// An empty map from the numbers 0 to `entries` - 1 to AF_XDP sockets, by fd.

@@ -23,7 +23,7 @@ use super::socket::Socket;
 use crate::bpf::{self, Cond, Insn, Line, LoadError, Reg};
 use crate::btf::{self, SkbFields};
 use crate::shortcut::Shortcut;
-use crate::shortcut::program::{GSO_SIZE, SKB, STAY};
+use crate::shortcut::program::{self, GSO_SIZE, SKB, STAY};
 
 /// `gso_size` in `struct __sk_buff`.
 pub(crate) const SKB_GSO_SIZE: i16 = 176;
@@ -48,6 +48,7 @@ pub(super) enum FilterError {
 #[derive(Debug)]
 pub(super) struct Filter {
     refused: OwnedFd,
+    has_shortcut: bool,
 }
 
 impl Filter {
@@ -57,15 +58,27 @@ impl Filter {
         let at = |step| move |source| FilterError::System { step, source };
         let fields = btf::skb_fields().ok_or(FilterError::NoBtf)?;
         let refused = bpf::map::array(size_of::<u64>() as u32, 1).map_err(at("make a counter"))?;
-        let program = bpf::load(&bpf::Program {
-            kind: bpf::PROG_TYPE_SOCKET_FILTER,
-            insns: &program(fields, &refused, shortcut),
-            flags: 0,
-            ifindex: 0,
-            attach: 0,
-        })?;
+        let load = |shortcut: Option<&Shortcut>| {
+            bpf::load(&bpf::Program {
+                kind: bpf::PROG_TYPE_SOCKET_FILTER,
+                insns: &filter(fields, &refused, shortcut),
+                flags: 0,
+                ifindex: 0,
+                attach: 0,
+            })
+        };
+        let (program, has_shortcut) = match shortcut.and_then(|shortcut| load(Some(shortcut)).ok()) {
+            Some(program) => (program, true),
+            // A verifier that does not follow the whole may follow the part that the ring needs.
+            None => (load(None)?, false),
+        };
         socket.filter(program.as_fd()).map_err(at("attach a filter"))?;
-        Ok(Self { refused })
+        Ok(Self { refused, has_shortcut })
+    }
+
+    /// Whether it lets frames pass.
+    pub(super) fn has_shortcut(&self) -> bool {
+        self.has_shortcut
     }
 
     /// Frames refused since it was attached.
@@ -76,7 +89,7 @@ impl Filter {
 
 /// Keeps all bytes of a frame; or none where its GSO type is unknown (or cannot be read), or where it passes by the
 /// shortcut.
-fn program(fields: SkbFields, refused: &OwnedFd, shortcut: Option<&Shortcut>) -> Vec<Insn> {
+fn filter(fields: SkbFields, refused: &OwnedFd, shortcut: Option<&Shortcut>) -> Vec<Insn> {
     use Line::{Do, If, Label};
     use Reg::{Frame, R0, R1, R2, R3};
     // On the stack.
@@ -96,11 +109,9 @@ fn program(fields: SkbFields, refused: &OwnedFd, shortcut: Option<&Shortcut>) ->
         from.into_iter().chain(read(to, len))
     };
     let [counter, counter_high] = Insn::map_value(R1, refused.as_fd(), 0);
-    let mut lines = vec![
-        Do(Insn::copy(SKB, R1)),
-        Do(Insn::load(GSO_SIZE, SKB, SKB_GSO_SIZE)),
-        If(Cond::Is(GSO_SIZE, 0), "sound"),
-    ];
+    let mut lines = vec![Do(Insn::copy(SKB, R1)), Do(Insn::load(GSO_SIZE, SKB, SKB_GSO_SIZE))];
+    lines.extend(shortcut.iter().flat_map(|shortcut| program::begin(shortcut.maps())));
+    lines.push(If(Cond::Is(GSO_SIZE, 0), "sound"));
     lines.extend(read_field(HEAD, 8, fields.head));
     lines.extend(read_field(END, 4, fields.end));
     lines.extend([
@@ -122,7 +133,7 @@ fn program(fields: SkbFields, refused: &OwnedFd, shortcut: Option<&Shortcut>) ->
         Do(Insn::exit()),
         Label("sound"),
     ]);
-    lines.extend(shortcut.iter().flat_map(|shortcut| shortcut.decide()));
+    lines.extend(shortcut.iter().flat_map(|shortcut| program::decide(shortcut.maps())));
     lines.extend([Label(STAY), Do(Insn::set(R0, -1)), Do(Insn::exit())]);
     bpf::assemble(&lines)
 }

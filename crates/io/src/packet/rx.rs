@@ -87,6 +87,11 @@ impl Rx {
         Ok(self.socket.name()?.sll_hatype == libc::ARPHRD_ETHER)
     }
 
+    /// Whether frames may pass by the shortcut.
+    pub(super) fn has_shortcut(&self) -> bool {
+        self.filter.as_ref().is_ok_and(Filter::has_shortcut)
+    }
+
     /// Why frames of an unknown GSO type are not refused.
     pub(super) fn unfiltered(&self) -> Option<&FilterError> {
         self.filter.as_ref().err()

@@ -1,12 +1,12 @@
 //! Memory that the programs see: what flows are checked against, the flows themselves, and counters.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
-use super::{Flow, Way};
+use super::{Flow, Side, Way};
 use crate::bpf::map;
 
 /// Ports that it can count for, from 0 on.
@@ -17,6 +17,8 @@ pub const NETWORKS: usize = 16384;
 pub(super) const GENERATIONS: usize = 1 << 16;
 /// Flows that it has room for.
 pub(super) const FLOWS: usize = 1 << 14;
+/// CPUs that frames may pass on, from 0 on.
+pub(super) const CPUS: usize = 1 << 10;
 
 /// Frames and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,11 +36,15 @@ pub(super) struct Count {
     pub(super) bytes: AtomicU64,
 }
 
-/// Of one port: a cache line.
+/// One port: a cache line.
 #[repr(C, align(64))]
-pub(super) struct PortCount {
+pub(super) struct Port {
     pub(super) received: Count,
     pub(super) transmitted: Count,
+    /// Frames that were kept from its socket: as many are received, unless somebody else took some.
+    pub(super) kept: AtomicU64,
+    /// Its flows hold while it is the same.
+    pub(super) generation: AtomicU32,
 }
 
 /// What tells the frames of a flow.
@@ -87,9 +93,19 @@ pub(super) struct Place {
     pub(super) max_frame: AtomicU32,
     pub(super) source: MarkWords,
     pub(super) destination: MarkWords,
-    pub(super) ingress: AtomicU32,
-    pub(super) egress: AtomicU32,
+    /// Ports, and their generations.
+    pub(super) ingress: MarkWords,
+    pub(super) egress: MarkWords,
     pub(super) network: AtomicU32,
+}
+
+/// The way of a frame, from the one program to the other on one CPU.
+#[repr(C, align(64))]
+pub(super) struct Passage {
+    /// The address of its `sk_buff`; 0: the way is taken.
+    pub(super) skb: AtomicU64,
+    /// The place of its flow.
+    pub(super) place: AtomicU32,
 }
 
 /// All of it. All zero is valid, and no program finds a place that is.
@@ -100,21 +116,11 @@ pub(super) struct Board {
     /// What flows note as the time of their last frame: grows with each sweep.
     pub(super) tick: AtomicU64,
     _line: [u64; 6],
-    pub(super) ports: [PortCount; PORTS],
+    pub(super) passages: [Passage; CPUS],
+    pub(super) ports: [Port; PORTS],
     pub(super) places: [Place; FLOWS],
     pub(super) networks: [Count; NETWORKS],
     pub(super) generations: [AtomicU32; GENERATIONS],
-}
-
-/// The way of a frame, from the one program to the other on the same CPU.
-#[repr(C)]
-pub(super) struct Passage {
-    /// The address of its `sk_buff`; 0: the way is taken.
-    pub(super) skb: u64,
-    /// The netdev that it came in by.
-    pub(super) from: u32,
-    /// The netdev that it leaves by.
-    pub(super) to: u32,
 }
 
 /// The board, mapped for the life of the process, and the array that it is.
@@ -131,11 +137,6 @@ pub(super) fn make() -> io::Result<(OwnedFd, &'static Board)> {
     // is atomic.
     let board = unsafe { &*board.cast::<Board>() };
     Ok((array, board))
-}
-
-/// A word for each CPU that says where a frame goes.
-pub(super) fn passage() -> io::Result<OwnedFd> {
-    map::per_cpu(size_of::<Passage>() as u32)
 }
 
 /// Flows by key.
@@ -170,9 +171,27 @@ impl Place {
         self.max_frame.store(way.max_frame, Relaxed);
         self.source.set(way.source);
         self.destination.set(way.destination);
-        self.ingress.store(way.ingress.into(), Relaxed);
-        self.egress.store(way.egress.into(), Relaxed);
+        self.ingress.set(way.ingress.into());
+        self.egress.set(way.egress.into());
         self.network.store(way.network.into(), Relaxed);
+        // Before whoever finds the place, be it by a number that the kernel has just written over another.
+        fence(Release);
+    }
+
+    /// Whether it is the way of its flow already.
+    pub(super) fn has(&self, way: &Way) -> bool {
+        self.epoch.load(Relaxed) == way.epoch
+            && self.ifindex.load(Relaxed) == way.ifindex
+            && self.max_frame.load(Relaxed) == way.max_frame
+            && self.network.load(Relaxed) == u32::from(way.network)
+            && [&self.source, &self.destination, &self.ingress, &self.egress].map(MarkWords::get)
+                == [way.source, way.destination, way.ingress.into(), way.egress.into()]
+    }
+}
+
+impl From<Side> for Mark {
+    fn from(Side { port, generation }: Side) -> Self {
+        Self { slot: port.into(), generation }
     }
 }
 
@@ -196,9 +215,4 @@ impl Count {
         self.packets.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
     }
-}
-
-/// What an instruction needs to name the array.
-pub(super) fn fd(array: &OwnedFd) -> BorrowedFd<'_> {
-    array.as_fd()
 }

@@ -3,20 +3,20 @@
 //! `decide` is part of the socket filter of a port, `obey` the host filter of its netdev. The kernel runs them for the
 //! same frame one after the other, on the same CPU and with nothing received there in between
 //! (`__netif_receive_skb_core`: taps, then tc ingress). So the first leaves word for the second in memory of that CPU.
-//! The word names the frame by its address and its netdev: should a frame come to `obey` that `decide` did not see, it is
-//! dropped.
+//! The word names the frame by its address: should a frame come to `obey` that `decide` did not see, it is dropped. And the
+//! first begins with wiping out the word: should somebody's program between the two have taken the frame that it
+//! was for, no later frame, which may have the same address, is taken for that one.
 
-use std::mem::offset_of;
-use std::os::fd::{AsFd, OwnedFd};
-
-use super::Shortcut;
+use super::Maps;
 use super::board::{
-    Board, Count, FLOWS, GENERATIONS, KEY_LEN, Key, MarkWords, NETWORKS, PORTS, Passage, Place, PortCount,
-    TAGGED, fd,
+    Board, CPUS, Count, FLOWS, GENERATIONS, KEY_LEN, Key, MarkWords, NETWORKS, PORTS, Passage, Place, Port,
+    TAGGED,
 };
 use crate::bpf::{self, Cond, Insn, Line, Reg};
 use Line::{Do, If, Label};
 use Reg::{Frame, R0, R1, R2, R3, R4};
+use std::mem::offset_of;
+use std::os::fd::AsFd;
 
 // Fields of `struct __sk_buff`.
 const SKB_LEN: i16 = 0;
@@ -27,6 +27,7 @@ const SKB_VLAN_PROTO: i16 = 28;
 const SKB_IFINDEX: i16 = 40;
 // Functions of the kernel by their number in linux/bpf.h.
 const MAP_LOOKUP_ELEM: i32 = 1;
+const GET_SMP_PROCESSOR_ID: i32 = 8;
 const REDIRECT: i32 = 23;
 const SKB_LOAD_BYTES: i32 = 26;
 /// `TC_ACT_SHOT` of linux/pkt_cls.h.
@@ -65,38 +66,55 @@ const TAG: i16 = KEY + offset_of!(Key, tag) as i16;
 const HEADER: i16 = KEY - 24;
 /// Bytes of the frame before the TCP header.
 const BEFORE_TCP: i16 = HEADER - 8;
-const ZERO: i16 = BEFORE_TCP - 4;
+/// The place's number.
+const NUMBER: i16 = BEFORE_TCP - 8;
+
+/// Wipes out what was said of an earlier frame. Comes first.
+pub(crate) fn begin(maps: &Maps) -> Vec<Line> {
+    let mut lines = passage(maps, STAY);
+    lines.extend([Do(Insn::set(R2, 0)), Do(Insn::store_long(R1, offset_of!(Passage, skb) as i16, R2))]);
+    lines
+}
 
 /// Lets a frame pass if there is a flow for it: then the program ends, and keeps the frame from the socket.
-pub(super) fn decide(shortcut: &Shortcut) -> Vec<Line> {
-    let mut lines = find_flow(shortcut);
-    lines.extend(check_epoch(shortcut));
-    lines.extend(check_generation(shortcut, offset_of!(Place, source)));
-    lines.extend(check_generation(shortcut, offset_of!(Place, destination)));
+pub(crate) fn decide(maps: &Maps) -> Vec<Line> {
+    let mut lines = find_flow(maps);
+    lines.extend(check_epoch(maps));
+    let (addresses, ports) = ((GENERATIONS, size_of::<u32>()), (PORTS, size_of::<Port>()));
+    let (of_addresses, of_ports) =
+        (offset_of!(Board, generations), offset_of!(Board, ports) + offset_of!(Port, generation));
+    for (mark, array, shape) in [
+        (offset_of!(Place, source), of_addresses, addresses),
+        (offset_of!(Place, destination), of_addresses, addresses),
+        (offset_of!(Place, ingress), of_ports, ports),
+        (offset_of!(Place, egress), of_ports, ports),
+    ] {
+        lines.extend(check_generation(maps, mark, array, shape));
+    }
     lines.extend(check_size());
-    lines.extend(leave_word(&shortcut.passage));
-    lines.extend(count(shortcut));
+    lines.extend(keep(maps));
     lines.extend([Do(Insn::set(R0, 0)), Do(Insn::exit())]);
     lines
 }
 
 /// `R1` = the address of a field of the board.
-fn on_board(shortcut: &Shortcut, offset: usize) -> [Insn; 2] {
-    Insn::map_value(R1, fd(&shortcut.board_map), offset)
+fn on_board(maps: &Maps, offset: usize) -> [Insn; 2] {
+    Insn::map_value(R1, maps.board.as_fd(), offset)
 }
 
 /// A whole socket filter with nothing else in it.
-pub(super) fn alone(shortcut: &Shortcut) -> Vec<Insn> {
+pub(super) fn alone(maps: &Maps) -> Vec<Insn> {
     let mut lines =
         vec![Do(Insn::copy(SKB, R1)), Do(Insn::load(GSO_SIZE, SKB, crate::packet::filter::SKB_GSO_SIZE))];
-    lines.extend(decide(shortcut));
+    lines.extend(begin(maps));
+    lines.extend(decide(maps));
     lines.extend([Label(STAY), Do(Insn::set(R0, -1)), Do(Insn::exit())]);
     bpf::assemble(&lines)
 }
 
 /// Puts the place of the frame's flow into `FLOW`, and its length into `LEN`. Only IP has flows: any other EtherType may be a tag.
-fn find_flow(shortcut: &Shortcut) -> Vec<Line> {
-    let [index, index_high] = Insn::map(R1, shortcut.index.fd());
+fn find_flow(maps: &Maps) -> Vec<Line> {
+    let [index, index_high] = Insn::map(R1, maps.index.fd());
     let mut lines = vec![
         Do(Insn::load(R1, SKB, SKB_PROTOCOL)),
         If(Cond::Is(R1, IPV4), "ip"),
@@ -128,8 +146,9 @@ fn find_flow(shortcut: &Shortcut) -> Vec<Line> {
         Do(Insn::call(MAP_LOOKUP_ELEM)),
         If(Cond::Is(R0, 0), STAY),
         Do(Insn::load(R2, R0, 0)),
+        Do(Insn::store(Frame, NUMBER, R2)),
     ]);
-    lines.extend(element(shortcut, offset_of!(Board, places), FLOWS, size_of::<Place>()));
+    lines.extend(element(maps, offset_of!(Board, places), FLOWS, size_of::<Place>()));
     lines.push(Do(Insn::copy(FLOW, R1)));
     // What the map said may be another flow's by now; what is at a place stays.
     for word in (0..KEY_LEN as i16).step_by(8) {
@@ -142,8 +161,8 @@ fn find_flow(shortcut: &Shortcut) -> Vec<Line> {
     lines
 }
 
-fn check_epoch(shortcut: &Shortcut) -> Vec<Line> {
-    let [board, board_high] = on_board(shortcut, offset_of!(Board, epoch));
+fn check_epoch(maps: &Maps) -> Vec<Line> {
+    let [board, board_high] = on_board(maps, offset_of!(Board, epoch));
     vec![
         Do(board),
         Do(board_high),
@@ -153,10 +172,10 @@ fn check_epoch(shortcut: &Shortcut) -> Vec<Line> {
     ]
 }
 
-/// Compares the mark at this place of the flow with the board.
-fn check_generation(shortcut: &Shortcut, mark: usize) -> Vec<Line> {
+/// Compares the mark at this place of the flow with the generation of its element in an array on the board.
+fn check_generation(maps: &Maps, mark: usize, array: usize, (len, size): (usize, usize)) -> Vec<Line> {
     let mut lines = vec![Do(Insn::load(R2, FLOW, (mark + offset_of!(MarkWords, slot)) as i16))];
-    lines.extend(element(shortcut, offset_of!(Board, generations), GENERATIONS, size_of::<u32>()));
+    lines.extend(element(maps, array, len, size));
     lines.extend([
         Do(Insn::load(R2, R1, 0)),
         Do(Insn::load(R3, FLOW, (mark + offset_of!(MarkWords, generation)) as i16)),
@@ -166,8 +185,8 @@ fn check_generation(shortcut: &Shortcut, mark: usize) -> Vec<Line> {
 }
 
 /// `R1` = the address of element `R2` (modulo `len`) of an array on the board. Both sizes are powers of two.
-fn element(shortcut: &Shortcut, array: usize, len: usize, size: usize) -> [Line; 5] {
-    let [board, board_high] = on_board(shortcut, array);
+fn element(maps: &Maps, array: usize, len: usize, size: usize) -> [Line; 5] {
+    let [board, board_high] = on_board(maps, array);
     [
         Do(Insn::and(R2, len as i32 - 1)),
         Do(Insn::shift_left(R2, size.trailing_zeros() as i32)),
@@ -249,58 +268,94 @@ fn load_bytes(from: At, to: i16, len: i32) -> Vec<Line> {
     lines
 }
 
-/// `R0` = this CPU's passage, or 0.
-fn passage(passage: &OwnedFd) -> [Line; 7] {
-    let [map, map_high] = Insn::map(R1, passage.as_fd());
-    [
-        Do(Insn::set(R2, 0)),
-        Do(Insn::store(Frame, ZERO, R2)),
-        Do(map), // (map, key)
-        Do(map_high),
-        Do(Insn::copy(R2, Frame)),
-        Do(Insn::add(R2, ZERO.into())),
-        Do(Insn::call(MAP_LOOKUP_ELEM)),
-    ]
-}
-
-fn leave_word(of: &OwnedFd) -> Vec<Line> {
-    let mut lines = passage(of).to_vec();
-    lines.extend([
-        If(Cond::Is(R0, 0), STAY), // never, but the verifier wants to see it
-        Do(Insn::store_long(R0, offset_of!(Passage, skb) as i16, SKB)),
-        Do(Insn::load(R1, Frame, KEY + offset_of!(Key, ifindex) as i16)),
-        Do(Insn::store(R0, offset_of!(Passage, from) as i16, R1)),
-        Do(Insn::load(R1, FLOW, offset_of!(Place, ifindex) as i16)),
-        Do(Insn::store(R0, offset_of!(Passage, to) as i16, R1)),
-    ]);
+/// `R1` = this CPU's passage.
+fn passage(maps: &Maps, where_there_is_none: &'static str) -> Vec<Line> {
+    let mut lines = vec![
+        Do(Insn::call(GET_SMP_PROCESSOR_ID)),
+        If(Cond::Greater(R0, CPUS as i32 - 1), where_there_is_none),
+        Do(Insn::copy(R2, R0)),
+    ];
+    lines.extend(element(maps, offset_of!(Board, passages), CPUS, size_of::<Passage>()));
     lines
 }
 
-/// Counts the frame at both ports and in its network, and notes that the flow is in use.
-fn count(shortcut: &Shortcut) -> Vec<Line> {
+/// Leaves word where the frame goes, and counts it as kept.
+fn keep(maps: &Maps) -> Vec<Line> {
+    let mut lines = passage(maps, STAY);
+    lines.extend([
+        Do(Insn::store_long(R1, offset_of!(Passage, skb) as i16, SKB)),
+        Do(Insn::load(R2, Frame, NUMBER)),
+        Do(Insn::store(R1, offset_of!(Passage, place) as i16, R2)),
+    ]);
+    lines.extend(port(maps, offset_of!(Place, ingress)));
+    lines.extend([Do(Insn::set(R2, 1)), Do(Insn::add_atomic(R1, offset_of!(Port, kept) as i16, R2))]);
+    lines
+}
+
+/// `R1` = the port that this mark of the flow names.
+fn port(maps: &Maps, mark: usize) -> Vec<Line> {
+    let mut lines = vec![Do(Insn::load(R2, FLOW, (mark + offset_of!(MarkWords, slot)) as i16))];
+    lines.extend(element(maps, offset_of!(Board, ports), PORTS, size_of::<Port>()));
+    lines
+}
+
+/// Sends the frame where its passage says, and counts it at both ports and in its network; drops it where there is none.
+pub(super) fn obey(maps: &Maps) -> Vec<Insn> {
+    const DROPPED: &str = "drop";
+    let mut lines = vec![Do(Insn::copy(SKB, R1))];
+    lines.extend(passage(maps, DROPPED));
+    lines.extend([
+        Do(Insn::load_long(R2, R1, offset_of!(Passage, skb) as i16)),
+        If(Cond::Differ(R2, SKB), DROPPED),
+        Do(Insn::set(R2, 0)),
+        Do(Insn::store_long(R1, offset_of!(Passage, skb) as i16, R2)),
+        Do(Insn::load(R2, R1, offset_of!(Passage, place) as i16)),
+    ]);
+    lines.extend(element(maps, offset_of!(Board, places), FLOWS, size_of::<Place>()));
+    lines.extend([
+        Do(Insn::copy(FLOW, R1)),
+        Do(Insn::load(R1, FLOW, (offset_of!(Place, key) + offset_of!(Key, ifindex)) as i16)),
+        Do(Insn::load(R2, SKB, SKB_IFINDEX)),
+        If(Cond::Differ(R1, R2), DROPPED),
+    ]);
+    lines.extend(count(maps));
+    lines.extend([
+        Do(Insn::load(R1, FLOW, offset_of!(Place, ifindex) as i16)), // (ifindex, flags)
+        Do(Insn::set(R2, 0)),
+        Do(Insn::call(REDIRECT)),
+        Do(Insn::exit()),
+        Label(DROPPED),
+        Do(Insn::set(R0, DROP)),
+        Do(Insn::exit()),
+    ]);
+    bpf::assemble(&lines)
+}
+
+/// Counts the frame, and notes that its flow is in use.
+fn count(maps: &Maps) -> Vec<Line> {
     const ONE: Reg = R3;
     let mut lines = vec![
-        Do(Insn::load(R1, Frame, TAG)),
+        Do(Insn::load(LEN, SKB, SKB_LEN)),
+        Do(Insn::load(R1, SKB, SKB_VLAN_PRESENT)),
         If(Cond::Is(R1, 0), "count"),
         Do(Insn::add(LEN, vswitch_wire::vlan::TAG_LEN as i32)),
         Label("count"),
         Do(Insn::set(ONE, 1)),
     ];
-    let (ports, networks) = (offset_of!(Board, ports), offset_of!(Board, networks));
-    let port = (PORTS, size_of::<PortCount>());
-    for (number, array, (len, size), field) in [
-        (offset_of!(Place, ingress), ports, port, offset_of!(PortCount, received)),
-        (offset_of!(Place, egress), ports, port, offset_of!(PortCount, transmitted)),
-        (offset_of!(Place, network), networks, (NETWORKS, size_of::<Count>()), 0),
-    ] {
-        lines.push(Do(Insn::load(R2, FLOW, number as i16)));
-        lines.extend(element(shortcut, array, len, size));
-        lines.extend([
+    let add = |field: usize| {
+        [
             Do(Insn::add_atomic(R1, (field + offset_of!(Count, packets)) as i16, ONE)),
             Do(Insn::add_atomic(R1, (field + offset_of!(Count, bytes)) as i16, LEN)),
-        ]);
-    }
-    let [tick, tick_high] = on_board(shortcut, offset_of!(Board, tick));
+        ]
+    };
+    lines.extend(port(maps, offset_of!(Place, ingress)));
+    lines.extend(add(offset_of!(Port, received)));
+    lines.extend(port(maps, offset_of!(Place, egress)));
+    lines.extend(add(offset_of!(Port, transmitted)));
+    lines.push(Do(Insn::load(R2, FLOW, offset_of!(Place, network) as i16)));
+    lines.extend(element(maps, offset_of!(Board, networks), NETWORKS, size_of::<Count>()));
+    lines.extend(add(0));
+    let [tick, tick_high] = on_board(maps, offset_of!(Board, tick));
     lines.extend([
         Do(tick),
         Do(tick_high),
@@ -311,28 +366,4 @@ fn count(shortcut: &Shortcut) -> Vec<Line> {
         Label("noted"),
     ]);
     lines
-}
-
-/// Sends the frame where its passage says; drops it where there is none.
-pub(super) fn obey(of: &OwnedFd) -> Vec<Insn> {
-    let mut lines = vec![Do(Insn::copy(SKB, R1))];
-    lines.extend(passage(of));
-    lines.extend([
-        If(Cond::Is(R0, 0), "drop"),
-        Do(Insn::load_long(R1, R0, offset_of!(Passage, skb) as i16)),
-        If(Cond::Differ(R1, SKB), "drop"),
-        Do(Insn::load(R1, R0, offset_of!(Passage, from) as i16)),
-        Do(Insn::load(R2, SKB, SKB_IFINDEX)),
-        If(Cond::Differ(R1, R2), "drop"),
-        Do(Insn::set(R1, 0)),
-        Do(Insn::store_long(R0, offset_of!(Passage, skb) as i16, R1)),
-        Do(Insn::load(R1, R0, offset_of!(Passage, to) as i16)), // (ifindex, flags)
-        Do(Insn::set(R2, 0)),
-        Do(Insn::call(REDIRECT)),
-        Do(Insn::exit()),
-        Label("drop"),
-        Do(Insn::set(R0, DROP)),
-        Do(Insn::exit()),
-    ]);
-    bpf::assemble(&lines)
 }

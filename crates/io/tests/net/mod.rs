@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods)] // deadlines of tests are in real time
 
+pub mod foreign;
+
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -101,6 +103,18 @@ impl Netns {
         thread::scope(|scope| scope.spawn(inside).join())
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn pin() {
+    // SAFETY: all zero is a valid set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is as long as said.
+    let pinned = unsafe {
+        libc::CPU_SET(0, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &raw const set)
+    };
+    assert_eq!(pinned, 0);
 }
 
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
