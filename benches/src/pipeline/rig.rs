@@ -112,7 +112,7 @@ fn port() -> Port {
         up: true,
         max_frame: 1514,
         caps: Caps::ALL,
-        shortcut: None,
+        shortcut_ifindex: None,
         max_macs: u32::MAX,
         storm: Storm::default(),
         counters: Arc::from([Default::default()]),

@@ -2,7 +2,8 @@
 //!
 //! Known unicast between two ports is decided by the frame's port, tag and addresses alone, so whoever can carry that
 //! out elsewhere may do so for the rest of a flow. What a step decides by anything else keeps its frames here:
-//! [`find`] says which flows are left, step by step, and is the one place where a new step has to say so.
+//! [`Flow::of`] and [`find`] say which flows are left, and a new step has to say so there. Lengths and GSO, which differ
+//! from frame to frame, are for whoever carries the flow out to look at, as [`Passage`] says.
 
 use vswitch_wire::{FrameBuf, GsoKind, Mac, ethernet};
 
@@ -11,7 +12,7 @@ use crate::{Attachment, EgressVlan, NetId, PortId, Snapshot};
 
 /// What the frames of a flow have in common. They are IPv4 or IPv6: with another EtherType a frame may be tagged once
 /// more, or be ARP, which is never many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// The port that they come in by.
     pub ingress: PortId,
@@ -23,6 +24,10 @@ pub struct Flow {
     pub destination: Mac,
 }
 
+/// Bytes of the shortest segments of a GSO frame that is for a passage. With shorter ones it may be a sender's bad
+/// will, which the pipeline knows; with these it has 128 segments at most.
+pub const MIN_SEGMENT: u16 = 512;
+
 /// How a flow leaves: tagged as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passage {
@@ -31,7 +36,7 @@ pub struct Passage {
     /// Where it leaves.
     pub egress: PortId,
     /// Bytes of the longest frame (or segment of a GSO frame), from the destination MAC on without tag and FCS. What is
-    /// longer is not for the passage, nor is a GSO frame of anything but TCP, or with segments below 512 bytes.
+    /// longer is not for the passage, nor is a GSO frame of anything but TCP, or with segments below [`MIN_SEGMENT`].
     pub max_frame: u32,
     /// It holds while the source is known as it was...
     pub source: Mark,
@@ -42,13 +47,14 @@ pub struct Passage {
 impl Flow {
     /// The flow of a frame that came out of [`crate::Pipeline::process`].
     pub fn of<F: FrameBuf>(ingress: PortId, frame: &F) -> Option<Self> {
-        const IPV4: u16 = 0x0800;
-        const IPV6: u16 = 0x86dd;
         let header = ethernet::Header::new_checked(frame.bytes()).ok()?;
         let meta = frame.meta();
         let vid = meta.tag.map(vswitch_wire::Tag::vid);
         let is_other_gso = meta.offload.gso.is_some_and(|gso| gso.kind == GsoKind::Udp);
-        if !matches!(header.ether_type(), IPV4 | IPV6) || vid == Some(0) || is_other_gso {
+        if !matches!(header.ether_type(), ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6)
+            || vid == Some(0)
+            || is_other_gso
+        {
             return None;
         }
         Some(Self { ingress, vid, source: header.source(), destination: header.destination() })

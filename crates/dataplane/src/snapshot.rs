@@ -32,7 +32,7 @@ pub struct Port {
     /// The unfinished work it can send on.
     pub caps: Caps,
     /// Where frames may pass without a worker ([`crate::shortcut`]): the interface index of the port's netdev.
-    pub shortcut: Option<u32>,
+    pub shortcut_ifindex: Option<u32>,
     /// Most MACs learnt at this port, over its networks.
     pub max_macs: u32,
     /// Limits of flooded traffic that comes in by this port.

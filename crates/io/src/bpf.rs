@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+pub(crate) mod kernel;
 pub(crate) mod map;
 
 /// One instruction (RFC 9669 section 3): opcode, source and destination register, offset, immediate.

@@ -1,21 +1,19 @@
 //! Keeps the host's own network stack off the netdev of a port.
 //!
-//! Frames that come in by a port belong to the switch alone. A tcx ingress program drops them all, after XDP programs
-//! and packet sockets saw them and before IP does: no address on the netdev answers, no bridge or macvlan above it
+//! Frames that come in by a port belong to the switch alone. A tcx ingress program drops them all, save those that
+//! take the shortcut ([`crate::shortcut`]), after XDP programs and packet sockets saw them and before IP does: no address on the netdev answers, no bridge or macvlan above it
 //! hears anything. It depends on no driver, so it can stay while the port has another device, or none.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
+use crate::bpf::kernel::DROP;
 use crate::bpf::{self, Insn, Reg};
 use crate::shortcut::Shortcut;
 
-/// `TC_ACT_SHOT` of linux/pkt_cls.h.
-const DROP: i32 = 2;
-
-/// Drops everything that a netdev hands to the stack, as long as it lives; save, where it has a [`Shortcut`], what passes
-/// by that.
+/// Drops everything that a netdev hands to the stack, as long as it lives; save, where it has a [`Shortcut`], what
+/// takes that.
 #[derive(Debug)]
 pub struct HostFilter {
     _link: bpf::Attached,

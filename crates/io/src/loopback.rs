@@ -43,7 +43,7 @@ fn port(out: &[Arc<Lane>], into: &[Arc<Lane>], caps: Caps) -> Opened {
             mtu_limit: MTU_LIMIT,
             mtu: 1500,
             vlan: Ok(()),
-            shortcut: None,
+            shortcut_ifindex: None,
             why: "a test asked for it".to_owned(),
         },
         guard: Box::new(()),

@@ -24,7 +24,7 @@ use crate::port::{Facts, Kind, OpenError, Opened, TxQueue};
 use crate::shortcut::Shortcut;
 
 mod batch;
-pub(crate) mod filter;
+mod filter;
 mod ring;
 mod rx;
 mod socket;
@@ -56,7 +56,7 @@ pub fn open(name: &str, workers: usize, shortcut: Option<&Shortcut>) -> Result<O
     let tx: io::Result<Vec<_>> = (0..workers).map(|_| Tx::open(ifindex, netns)).collect();
     let tx = tx.map_err(|e| lost(name, e, "open a transmit socket"))?;
     let mode = mode(&batches, rx.unfiltered());
-    let shortcut = rx.has_shortcut().then_some(ifindex);
+    let shortcut_ifindex = rx.has_shortcut().then_some(ifindex);
     Ok(Opened {
         rx: vec![Box::new(rx)],
         tx: tx.into_iter().map(|q| Box::new(q) as Box<dyn TxQueue>).collect(),
@@ -69,7 +69,7 @@ pub fn open(name: &str, workers: usize, shortcut: Option<&Shortcut>) -> Result<O
             mtu_limit: MTU_LIMIT,
             mtu,
             vlan: Ok(()),
-            shortcut,
+            shortcut_ifindex,
             why: "AF_PACKET keeps GSO frames whole and needs no XDP".to_owned(),
         },
         guard: Box::new(()),

@@ -125,7 +125,7 @@ pub struct Facts {
     /// The device's MTU when it was opened.
     pub mtu: u32,
     /// Where frames may pass by the [`crate::shortcut`]: the interface index of its netdev.
-    pub shortcut: Option<u32>,
+    pub shortcut_ifindex: Option<u32>,
     /// `Err(why)` where 802.1Q tags would be lost: the port must not be a trunk.
     pub vlan: Result<(), String>,
     /// Why this kind and mode were chosen, in words.

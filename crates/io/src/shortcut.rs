@@ -34,6 +34,9 @@ use board::{Board, GENERATIONS, Index, KeyBytes};
 pub use board::{Mark, NETWORKS, PORTS, Traffic};
 use places::{Places, Taken};
 
+/// Bytes of the shortest segments of GSO frames that pass; others are left to the socket.
+pub const MIN_SEGMENT: u16 = 512;
+
 /// A flow: IPv4 and IPv6 frames of one source and destination that come in by one netdev in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
@@ -128,7 +131,7 @@ pub struct Lost {
 pub struct Shortcut {
     board: &'static Board,
     maps: Maps,
-    /// Drops a frame, or sends it where its passage says.
+    /// Drops a frame, or sends it where its word says.
     host_filter: OwnedFd,
     /// The last epoch.
     last_epoch: AtomicU64,
@@ -201,7 +204,8 @@ impl Shortcut {
         if self.is_used.swap(false, AcqRel) {
             // Should the kernel lack the memory for this: programs end in microseconds all the same.
             let _ = self.programs.wait();
-            self.board.passages.iter().for_each(|passage| passage.skb.store(0, Relaxed));
+            // Of netdevs whose socket is closed: no program wipes these out.
+            self.board.words.iter().for_each(|word| word.skb.store(0, Relaxed));
         }
     }
 
@@ -212,7 +216,7 @@ impl Shortcut {
     }
 
     /// Has the frames of `flow` go this way from now on, as long as the epoch, both ports and both addresses stay as
-    /// they are. False: there is no room, or somebody else is at it. They go on as they went then. Never waits.
+    /// they are. False: no room, or another thread is inserting; the frames then go as before. Never waits.
     ///
     /// # Errors
     /// What the kernel said; as above.

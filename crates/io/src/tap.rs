@@ -55,7 +55,7 @@ pub fn open(name: &str, workers: usize) -> Result<Opened, OpenError> {
             mtu_limit: MTU_LIMIT,
             mtu,
             vlan: Ok(()),
-            shortcut: None,
+            shortcut_ifindex: None,
             why: "the switch holds the tap's fd".to_owned(),
         },
         guard: Box::new(()),

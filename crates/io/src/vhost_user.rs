@@ -176,7 +176,7 @@ fn facts(config: &Config) -> Facts {
         mtu_limit: MTU_LIMIT,
         mtu: MTU,
         vlan: Ok(()),
-        shortcut: None,
+        shortcut_ifindex: None,
         why: "the guest's front end speaks vhost-user".to_owned(),
     }
 }

@@ -43,7 +43,7 @@ impl Bed {
         let hosts = ["host0", "host1"].map(|name| open(name, None));
         let ports = ["port0", "port1"].map(|name| open(name, Some(shortcut)));
         assert_eq!(
-            ports.each_ref().map(|end| end.port.facts.shortcut),
+            ports.each_ref().map(|end| end.port.facts.shortcut_ifindex),
             ["port0", "port1"].map(|name| Some(netns.index(name)))
         );
         let filters = ["port0", "port1"].map(|name| netns.keep_off(name, Some(shortcut)));

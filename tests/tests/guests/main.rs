@@ -40,7 +40,7 @@ name = "other2"
 port = "other2"
 "#;
 
-/// The guests' test, its name and what the guests' links are joined to.
+/// Boots two guests that run the test `test` as their first process, one for each NIC.
 fn boot(test: &str, namespace: &Namespace, nics: [Nic; 2]) -> [Uml; 2] {
     let [first, second] = nics;
     let mut guests = [

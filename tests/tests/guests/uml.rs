@@ -12,12 +12,11 @@ use std::thread;
 use std::time::Duration;
 
 use vswitch_netns::{Namespace, Process, Scratch};
-use vswitch_tests::SOON;
 
 use crate::agent::{Answer, INSIDE, Order};
 
 /// Time to boot on a busy machine; a quiet one needs 2 s.
-const BOOT: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that one transfer has.
 const LEN: usize = 8 << 20;
 
@@ -91,7 +90,7 @@ impl Uml {
 
     /// Waits until it has booted, and gives its link the address.
     pub(crate) fn boot(&mut self) {
-        let ready = self.answers.recv_timeout(BOOT);
+        let ready = self.answers.recv_timeout(PATIENCE);
         assert!(ready.is_ok_and(|line| line.ends_with("ready")), "{self:?} did not boot");
         let prefix = format!("{}/24", self.address);
         self.run(&["ip", "address", "add", &prefix, "dev", self.link]);
@@ -102,7 +101,7 @@ impl Uml {
     fn ask(&mut self, order: &Order) -> Answer {
         let line = serde_json::to_string(order).expect("it is JSON");
         writeln!(self.orders, "{line}").expect("the guest is there");
-        let answer = self.answers.recv_timeout(SOON);
+        let answer = self.answers.recv_timeout(PATIENCE);
         let answer = answer.unwrap_or_else(|_| panic!("{self:?} does not answer to {order:?}"));
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{self:?} said {answer:?}: {error}"))
     }

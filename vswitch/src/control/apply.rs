@@ -10,9 +10,9 @@ use vswitch_api::topology::{self, Port};
 use vswitch_dataplane::NetId;
 use vswitch_io::tap;
 
+use super::backing::Backing;
 use super::device::{self, Closing, Fresh, NotOpened};
 use super::edit;
-use super::place::Place;
 use super::record::PortRecord;
 use super::{Control, by_name, compile, safety};
 
@@ -105,10 +105,10 @@ impl Control {
             self.check_kept_devices(&next)?;
         }
         let in_the_way = self.in_the_way(&fresh);
-        let held: BTreeSet<Place> =
-            self.ports.values().filter_map(PortRecord::device).map(|d| d.place.clone()).collect();
+        let held: BTreeSet<Backing> =
+            self.ports.values().filter_map(PortRecord::device).map(|d| d.backing.clone()).collect();
         let (taken, free): (Vec<&Port>, Vec<&Port>) =
-            fresh.into_iter().partition(|port| held.contains(&Place::of(port)));
+            fresh.into_iter().partition(|port| held.contains(&Backing::of(port)));
         // First what disturbs nobody, should it be refused.
         let mut prepared = self.prepare(&free, &guarded, options.on_refusal)?;
         self.detach(&in_the_way, "its device is given to another port").await;
@@ -216,8 +216,8 @@ impl Control {
 
     /// Attached ports whose netdev or socket one of the `fresh` ones is to have.
     fn in_the_way(&self, fresh: &[&Port]) -> Vec<String> {
-        let wanted: BTreeSet<Place> = fresh.iter().map(|p| Place::of(p)).collect();
-        let has = |r: &PortRecord| r.device().is_some_and(|d| wanted.contains(&d.place));
+        let wanted: BTreeSet<Backing> = fresh.iter().map(|p| Backing::of(p)).collect();
+        let has = |r: &PortRecord| r.device().is_some_and(|d| wanted.contains(&d.backing));
         self.ports.iter().filter(|(_, record)| has(record)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -310,7 +310,7 @@ impl Control {
             let is_new = before.get(port.name.as_str()).is_some_and(|before| before.mtu != port.mtu);
             if is_new
                 && !attached.elsewhere
-                && let Some(netdev) = attached.place.netdev()
+                && let Some(netdev) = attached.backing.netdev()
                 && let Err(error) = tap::set_mtu(netdev, mtu)
             {
                 tracing::warn!(port = port.name, mtu, %error, "cannot set the tap's MTU");

@@ -24,7 +24,7 @@ pub(super) struct PortInput<'a> {
     /// `None` while the port waits for its netdev.
     pub(super) device: Option<DeviceInput<'a>>,
     /// Interface index of its netdev, where frames may pass in the kernel.
-    pub(super) shortcut: Option<u32>,
+    pub(super) shortcut_ifindex: Option<u32>,
 }
 
 /// The device of an attached port.
@@ -91,7 +91,7 @@ fn port(input: PortInput<'_>, networks: &Known<'_>) -> Port {
         up: device.as_ref().is_some_and(|d| d.up),
         max_frame: mtu + ETHERNET_HEADER,
         caps: device.as_ref().map_or(Caps::NONE, |d| d.facts.caps),
-        shortcut: input.shortcut,
+        shortcut_ifindex: input.shortcut_ifindex,
         max_macs: config.max_macs.unwrap_or(u32::MAX),
         storm: Storm {
             broadcast: config.storm.broadcast.map(|r| r.0),

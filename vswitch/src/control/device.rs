@@ -7,9 +7,9 @@ use vswitch_io::shortcut::Shortcut;
 use vswitch_io::vhost_user::{self, Watch};
 use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, xdp};
 
+use super::backing::Backing;
 use super::filters::Filters;
 use super::front_end::{FrontEnd, Watched};
-use super::place::Place;
 use crate::netlink::{Link, Table};
 use crate::parallel;
 use crate::worker::Queues;
@@ -22,7 +22,7 @@ pub(super) struct Device {
     /// Interface index: another device of the same name has another one. `None` until the link is known, and where
     /// there is none.
     pub(super) index: Option<u32>,
-    pub(super) place: Place,
+    pub(super) backing: Backing,
     /// Of a vhost-user port.
     pub(super) front_end: Option<Box<FrontEnd>>,
     /// Tells this device from those that the port had before.
@@ -57,7 +57,7 @@ pub(super) enum Outlook {
 impl Device {
     /// Takes in what the links are now.
     pub(super) fn look_at(&mut self, links: &Table) -> Outlook {
-        let Some(netdev) = self.place.netdev().filter(|_| !self.elsewhere) else { return Outlook::Same };
+        let Some(netdev) = self.backing.netdev().filter(|_| !self.elsewhere) else { return Outlook::Same };
         // A tap is newer than the last event when it is attached; its link is adopted by name.
         let index = self.index.or_else(|| links.by_name(netdev).map(|l| l.index));
         let Some(index) = index else { return Outlook::Same };
@@ -90,7 +90,7 @@ impl Device {
     pub(super) fn has_other_queues(&self) -> bool {
         self.facts.kind == vswitch_io::Kind::Xdp
             && self
-                .place
+                .backing
                 .netdev()
                 .is_some_and(|netdev| xdp::rx_queue_count(netdev).is_ok_and(|n| n != self.facts.rx_queues))
     }
@@ -166,13 +166,13 @@ impl Opener {
         links: &Table,
         filters: &Filters,
     ) -> Result<(Opened, Option<Watch>), NotOpened> {
-        let place = Place::of(port);
-        let opened = match (&place, port.kind) {
-            (Place::Socket(socket), _) => self.open_socket(socket, port.role),
-            (Place::Netdev(netdev), Kind::Tap) => {
+        let backing = Backing::of(port);
+        let opened = match (&backing, port.kind) {
+            (Backing::Socket(socket), _) => self.open_socket(socket, port.role),
+            (Backing::Netdev(netdev), Kind::Tap) => {
                 tap::open(netdev, self.workers).map(|opened| (opened, None))
             }
-            (Place::Netdev(netdev), kind) => {
+            (Backing::Netdev(netdev), kind) => {
                 let link = find(netdev, links)?;
                 filters.hold(link.index);
                 self.open_netdev(kind, link).map(|opened| (opened, None))
@@ -195,6 +195,7 @@ impl Opener {
     fn open_netdev(self, kind: Kind, link: &Link) -> Result<Opened, OpenError> {
         match kind {
             Kind::Xdp => self.open_xdp(link),
+            // The last two are opened elsewhere.
             Kind::Packet | Kind::Tap | Kind::VhostUser => {
                 packet::open(&link.name, self.workers, self.shortcut)
             }
@@ -330,13 +331,13 @@ mod tests {
             rx_caps: Caps::NONE,
             mtu_limit: 9000,
             mtu: 1500,
-            shortcut: None,
+            shortcut_ifindex: None,
             vlan: Ok(()),
             why: String::new(),
         };
         Device {
             index,
-            place: Place::Netdev("a".to_owned()),
+            backing: Backing::Netdev("a".to_owned()),
             front_end: None,
             attachment: 1,
             elsewhere: false,

@@ -18,7 +18,7 @@ type Held = HashMap<u32, io::Result<HostFilter>>;
 
 pub(super) struct Filters {
     held: Mutex<Held>,
-    /// What passes by it, they let pass.
+    /// Frames that take it are not dropped.
     shortcut: Option<&'static Shortcut>,
 }
 

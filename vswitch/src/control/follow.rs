@@ -4,8 +4,8 @@ use vswitch_api::topology::{Kind, Port};
 use vswitch_dataplane::PortId;
 use vswitch_io::{Opened, RxQueue, TxQueue, tap};
 
+use super::backing::Backing;
 use super::device::{self, Closing, Device, Fresh, NotOpened, Outlook};
-use super::place::Place;
 use super::record::DeviceState;
 use super::{Control, safety};
 use crate::worker::Event;
@@ -168,14 +168,14 @@ impl Control {
         let Fresh { opened: Opened { rx, tx, mut facts, guard }, watched } = fresh;
         let port = PortId(self.port_ids.get(&config.name)?);
         let record = self.ports.get_mut(&config.name)?;
-        let place = Place::of(config);
-        let link = place.netdev().and_then(|netdev| self.links.table().by_name(netdev));
+        let backing = Backing::of(config);
+        let link = backing.netdev().and_then(|netdev| self.links.table().by_name(netdev));
         if let Some(why) = link.and_then(|link| self.filters.refusal(link.index)) {
             facts.mode += &format!("; the host's own stack hears the frames too, tcx was refused: {why}");
         }
         self.attachments += 1;
         let attachment = self.attachments;
-        tracing::info!(port = config.name, %place, kind = ?facts.kind, mode = facts.mode, "attached");
+        tracing::info!(port = config.name, %backing, kind = ?facts.kind, mode = facts.mode, "attached");
         if config.kind == Kind::Tap {
             set_up_tap(config);
         }
@@ -183,7 +183,7 @@ impl Control {
         let front_end = watched.map(|watched| Box::new(self.front_ends.follow(watched, port, attachment)));
         record.device = DeviceState::Attached(Device {
             index: link.map(|l| l.index),
-            place,
+            backing,
             attachment,
             elsewhere: false,
             // A guest's port is down until the front end is heard of.

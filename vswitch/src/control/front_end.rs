@@ -17,7 +17,7 @@ use vswitch_io::vhost_user::{Features, State, Watch};
 use vswitch_wire::Instant;
 
 use super::Control;
-use super::place::Place;
+use super::backing::Backing;
 use super::record::DeviceState;
 use super::report::offload_words;
 
@@ -94,7 +94,7 @@ impl FrontEnds {
         FrontEnd { task, state: State::default(), log: LogLimit::default() }
     }
 
-    /// The next news; never ends.
+    /// The next news; never `None`, since a sender is kept here.
     pub(super) async fn next(&mut self) -> Option<News> {
         self.inbox.recv().await
     }
@@ -114,7 +114,7 @@ impl Drop for FrontEnd {
 }
 
 /// What news means for the port.
-struct Outlook {
+struct Change {
     is_up: bool,
     /// The guest that was there is gone, though another may be there already.
     lost_guest: bool,
@@ -126,12 +126,12 @@ impl FrontEnd {
         self.state.pairs > 0 && self.state.broken.is_none()
     }
 
-    fn take_in(&mut self, state: State, port: &str, now: Instant) -> Outlook {
+    fn take_in(&mut self, state: State, port: &str, now: Instant) -> Change {
+        let was_up = self.is_up();
         let before = std::mem::replace(&mut self.state, state);
-        let was_up = before.pairs > 0 && before.broken.is_none();
         let is_up = self.is_up();
         self.log(&before, was_up, port, now);
-        Outlook { is_up, lost_guest: was_up && (!is_up || before.sessions != self.state.sessions) }
+        Change { is_up, lost_guest: was_up && (!is_up || before.sessions != self.state.sessions) }
     }
 
     fn log(&mut self, before: &State, was_up: bool, port: &str, now: Instant) {
@@ -157,16 +157,16 @@ impl FrontEnd {
     }
 
     /// Why no frame passes, in words.
-    pub(super) fn reason(&self, place: &Place) -> String {
+    pub(super) fn reason(&self, backing: &Backing) -> String {
         let State { connected, broken, reason, .. } = &self.state;
         match (connected, broken) {
             (true, Some(broken)) => format!("a ring rests until the guest resets it: {broken}"),
             (true, None) => format!(
-                "the front end on {place} is there, its guest has started no rings: it boots, has no driver, or its memory \
+                "the front end on {backing} is there, its guest has started no rings: it boots, has no driver, or its memory \
                  is not shared"
             ),
             (false, _) => {
-                let waits = format!("waits for a front end on {place}");
+                let waits = format!("waits for a front end on {backing}");
                 reason
                     .as_ref()
                     .map_or(waits.clone(), |reason| format!("{waits}; one was sent away: {reason}"))
@@ -222,7 +222,7 @@ impl LogLimit {
 }
 
 impl Control {
-    /// Brings ports in line with their front ends: the one that there is news of, and all others of that kind.
+    /// Brings ports in line with their front ends: the one of this news, and those whose news has come meanwhile.
     pub(super) async fn follow_front_ends(&mut self, first: News) {
         let mut news = vec![first];
         while let Ok(more) = self.front_ends.inbox.try_recv() {
@@ -249,7 +249,7 @@ impl Control {
         let Some(front_end) = device.front_end.as_mut().filter(|_| device.attachment == attachment) else {
             return false;
         };
-        let Outlook { is_up, lost_guest } = front_end.take_in(state, &name, now);
+        let Change { is_up, lost_guest } = front_end.take_in(state, &name, now);
         let was_up = std::mem::replace(&mut device.up, is_up);
         if lost_guest {
             self.mark_silent(&name);
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn the_link_is_up_while_rings_run_and_none_rests() {
         let mut it = front_end();
-        let place = Place::Socket("/run/vm1.sock".into());
+        let backing = Backing::Socket("/run/vm1.sock".into());
         let steps = [
             (State::default(), (false, false), "waits for a front end on /run/vm1.sock"),
             (
@@ -302,7 +302,7 @@ mod tests {
         for (state, expected, reason) in steps {
             let outlook = it.take_in(state.clone(), "vm1", Instant::ZERO);
             assert_eq!((outlook.is_up, outlook.lost_guest), expected, "{state:?}");
-            assert!(it.reason(&place).contains(reason), "{}", it.reason(&place));
+            assert!(it.reason(&backing).contains(reason), "{}", it.reason(&backing));
             assert_eq!(it.view().slow.is_empty(), state.pairs == 0, "nothing was agreed upon here");
         }
     }

@@ -6,6 +6,7 @@
 //! stands. A port whose netdev is missing waits; it is attached when the netdev comes, or comes back.
 
 mod apply;
+mod backing;
 mod compile;
 mod device;
 pub mod edit;
@@ -14,7 +15,6 @@ mod follow;
 mod front_end;
 mod health;
 mod ids;
-mod place;
 mod record;
 mod report;
 mod safety;
@@ -269,8 +269,9 @@ impl Control {
             let device =
                 record.device().map(|d| compile::DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu });
             let id = self.port_ids.get(&config.name)?;
-            let (counters, shortcut) = (Arc::clone(&record.counters), self.shortcut_of(id, record));
-            Some((id, compile::PortInput { config, counters, device, shortcut }))
+            let shortcut_ifindex = self.shortcut_ifindex(id, record);
+            let counters = Arc::clone(&record.counters);
+            Some((id, compile::PortInput { config, counters, device, shortcut_ifindex }))
         });
         let count = self.workers.count();
         let counters =

@@ -7,8 +7,8 @@ use vswitch_api::topology::{Kind, Port, Role};
 use vswitch_dataplane::PortCounters;
 use vswitch_wire::Instant;
 
+use super::backing::Backing;
 use super::device::Device;
-use super::place::Place;
 
 /// How long a netdev that was refused is left alone: the first time, and at most.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ pub(super) struct PortRecord {
     pub(super) counters: Arc<[PortCounters]>,
     /// The device that the port is to have.
     kind: Kind,
-    place: Place,
+    backing: Backing,
     role: Role,
     /// A command said that this netdev may be taken although the host is reached by it.
     pub(super) forced: bool,
@@ -46,7 +46,7 @@ impl PortRecord {
         Self {
             counters,
             kind: config.kind,
-            place: Place::of(config),
+            backing: Backing::of(config),
             role: config.role,
             forced: false,
             protected: false,
@@ -67,13 +67,13 @@ impl PortRecord {
 
     /// `config` wants the device that the port is to have already.
     pub(super) fn is_for_device_of(&self, config: &Port) -> bool {
-        (self.kind, self.role) == (config.kind, config.role) && self.place == Place::of(config)
+        (self.kind, self.role) == (config.kind, config.role) && self.backing == Backing::of(config)
     }
 
     /// The port is to have another device from now on: what was said of the old one is over.
     pub(super) fn want_device_of(&mut self, config: &Port) {
         if !self.is_for_device_of(config) {
-            (self.kind, self.place, self.role) = (config.kind, Place::of(config), config.role);
+            (self.kind, self.backing, self.role) = (config.kind, Backing::of(config), config.role);
             self.forced = false;
             self.try_at_once();
         }

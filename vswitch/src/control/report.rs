@@ -204,7 +204,7 @@ impl Control {
         match self.ports.get(port).map(|r| &r.device) {
             Some(DeviceState::Attached(d)) if d.up => (LinkState::Up, None),
             Some(DeviceState::Attached(d)) => {
-                let place = &d.place;
+                let place = &d.backing;
                 let netdev_is_down =
                     || format!("{place} is down or has no carrier; try: ip link set {place} up");
                 let reason = d.front_end.as_ref().map_or_else(netdev_is_down, |f| f.reason(place));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use vswitch_api::response::Health;
 use vswitch_api::topology::NETWORKS_MAX;
-use vswitch_dataplane::{NetId, PortId};
+use vswitch_dataplane::{NetId, PortId, shortcut};
 use vswitch_io::shortcut::{Lost, NETWORKS, PORTS, Shortcut, Traffic};
 use vswitch_wire::Mac;
 
@@ -21,6 +21,7 @@ const SWEEP: Duration = Duration::from_millis(500);
 const IDLE_SWEEPS: u64 = 20;
 
 const _: () = assert!(NETWORKS_MAX <= NETWORKS);
+const _: () = assert!(shortcut::MIN_SEGMENT == vswitch_io::shortcut::MIN_SEGMENT);
 
 /// Makes it, or says why all frames go by the workers.
 pub(super) fn open() -> Option<&'static Shortcut> {
@@ -32,11 +33,11 @@ pub(super) fn open() -> Option<&'static Shortcut> {
 impl Control {
     /// The netdev by whose index frames pass from and to the port, if they may. While ports are exchanged for others,
     /// there may be more numbers than are counted for.
-    pub(super) fn shortcut_of(&self, id: u16, record: &PortRecord) -> Option<u32> {
+    pub(super) fn shortcut_ifindex(&self, id: u16, record: &PortRecord) -> Option<u32> {
         let device = record.device().filter(|_| usize::from(id) < PORTS)?;
         // A netdev may be renamed, and another one have its name, while it is opened.
         let is_followed = |index: &u32| device.index == Some(*index) && self.filters.has(*index);
-        device.facts.shortcut.filter(is_followed)
+        device.facts.shortcut_ifindex.filter(is_followed)
     }
 
     /// No frame passes until the next snapshot is published.
@@ -91,7 +92,10 @@ impl Control {
         let (ok, text) = match (&self.shortcut_given_up, self.shortcut) {
             (Some(why), _) => (false, why.clone()),
             (None, Some(_)) => (true, "busy flows pass in the kernel".to_owned()),
-            (None, None) => (true, "off: all frames go by the workers".to_owned()),
+            (None, None) if self.started.shortcut => {
+                (true, "the kernel refuses it, all frames go by the workers; the log says why".to_owned())
+            }
+            (None, None) => (true, "off, all frames go by the workers".to_owned()),
         };
         Health { part: "shortcut".to_owned(), ok, text }
     }

@@ -24,8 +24,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Counts how often flows are seen. Flows that share a place take turns: the one that is seen more often stays.
 pub(super) struct Scout {
     shortcut: &'static Shortcut,
-    /// Keys the hash.
-    secret: u64,
+    hasher: RandomState,
     watched: Box<[Option<Watched>; WATCHED]>,
 }
 
@@ -38,9 +37,7 @@ struct Watched {
 
 impl Scout {
     pub(super) fn new(shortcut: &'static Shortcut) -> Self {
-        // The standard library draws its keys from the kernel's random numbers.
-        let secret = RandomState::new().hash_one(0);
-        Self { shortcut, secret, watched: Box::new([None; WATCHED]) }
+        Self { shortcut, hasher: RandomState::new(), watched: Box::new([None; WATCHED]) }
     }
 
     /// Looks at a batch that has its verdicts. A flow that was seen often enough by now.
@@ -52,7 +49,7 @@ impl Scout {
         verdicts: &[Verdict],
         now: Instant,
     ) -> Option<Flow> {
-        let has_shortcut = |port| snapshot.port(port).is_some_and(|port| port.shortcut.is_some());
+        let has_shortcut = |port| snapshot.port(port).is_some_and(|port| port.shortcut_ifindex.is_some());
         if !has_shortcut(ingress) {
             return None;
         }
@@ -97,7 +94,7 @@ impl Scout {
     /// How the flow passes, if it does.
     fn way(&self, snapshot: &Snapshot, flow: &Flow, epoch: u64) -> Option<(kernel::Flow, Way)> {
         let passage = shortcut::find(snapshot, flow)?;
-        let netdev = |port| snapshot.port(port)?.shortcut;
+        let netdev = |port| snapshot.port(port)?.shortcut_ifindex;
         let side = |port: PortId| Side { port: port.0, generation: self.shortcut.port_generation(port.0) };
         let mark = |fdb::Mark { slot, generation }| Mark { slot, generation };
         if passage.network.index() >= NETWORKS {
@@ -119,13 +116,7 @@ impl Scout {
 
     /// Where a flow is watched. Nobody outside knows which flows share a place.
     fn place_of(&self, flow: &Flow) -> usize {
-        let [source, destination] = [flow.source, flow.destination].map(vswitch_wire::Mac::to_u64);
-        let words = [source ^ u64::from(flow.ingress.0) << 48, destination];
-        let mixed = words.iter().fold(self.secret, |mixed, word| {
-            let product = u128::from(mixed ^ word) * u128::from(self.secret | 1);
-            (product >> 64) as u64 ^ product as u64
-        });
-        mixed as usize % WATCHED
+        self.hasher.hash_one(flow) as usize % WATCHED
     }
 }
 

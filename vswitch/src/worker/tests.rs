@@ -172,7 +172,7 @@ fn port(caps: Caps, counters: &Arc<[PortCounters]>) -> Port {
         up: true,
         max_frame: 1514,
         caps,
-        shortcut: None,
+        shortcut_ifindex: None,
         max_macs: u32::MAX,
         storm: Storm::default(),
         counters: Arc::clone(counters),

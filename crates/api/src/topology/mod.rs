@@ -68,8 +68,8 @@ pub struct Topology {
     pub host: Vec<Host>,
 }
 
-/// What concerns the whole switch. A change of any key but `name` takes effect when the
-/// daemon starts again.
+/// What concerns the whole switch. A change of any key but `name` is refused while the
+/// daemon runs: start it anew with the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Switch {

@@ -47,7 +47,7 @@ impl Generations {
         Mark { slot: slot as u32, generation: self.words()[slot].load(Acquire) }
     }
 
-    /// Ends every mark of this address. After the change, so that no mark from now on stands for what was before.
+    /// Ends every mark of this address. Called before a change and after it: see `Fdb::on_change`.
     pub(super) fn next(&self, probe: Probe) {
         self.words()[self.slot(probe)].fetch_add(1, Release);
     }

@@ -61,7 +61,7 @@ pub(super) fn port(networks: &[NetId], max_macs: u32) -> Port {
         up: true,
         max_frame: 1514,
         caps: Caps::default(),
-        shortcut: None,
+        shortcut_ifindex: None,
         max_macs,
         storm: Storm::default(),
         counters: Arc::from([]),

@@ -72,7 +72,7 @@ pub fn port(attachment: Attachment) -> Port {
         up: true,
         max_frame: 1514,
         caps: Caps::NONE,
-        shortcut: None,
+        shortcut_ifindex: None,
         max_macs: 1000,
         storm: Storm::default(),
         counters: Arc::from(vec![Default::default()]),

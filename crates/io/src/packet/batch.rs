@@ -23,6 +23,7 @@ use std::sync::OnceLock;
 
 use vswitch_wire::{FrameBuf, ethernet};
 
+use crate::bpf::kernel::{function, skb};
 use crate::bpf::{self, Cond, Insn, Line, LoadError, Reg};
 use crate::{Frame, TxReport};
 
@@ -52,14 +53,6 @@ struct Slot {
 const SLOT: usize = size_of::<Slot>();
 const _: () = assert!(SLOT == SLOT_HEADER + LIMIT && (SLOT / 64) % 2 == 1 && SLOT.is_multiple_of(64));
 
-// Functions of the kernel by their number in linux/bpf.h.
-const MAP_LOOKUP_ELEM: i32 = 1;
-const SKB_STORE_BYTES: i32 = 9;
-const CLONE_REDIRECT: i32 = 13;
-const SKB_CHANGE_TAIL: i32 = 38;
-/// `len` in `struct __sk_buff`.
-const SKB_LEN: i16 = 0;
-
 /// For each slot up to the first empty one: makes the skb as long as the frame, writes the frame over it, sends a
 /// clone, and stores what that said.
 fn program(slots: &OwnedFd) -> Vec<Insn> {
@@ -80,7 +73,7 @@ fn program(slots: &OwnedFd) -> Vec<Insn> {
         Do(map_high),
         Do(Insn::copy(R2, Reg::Frame)),
         Do(Insn::add(R2, KEY as i32)),
-        Do(Insn::call(MAP_LOOKUP_ELEM)),
+        Do(Insn::call(function::MAP_LOOKUP_ELEM)),
         If(Cond::NotEqual(R0, 0), "found"), // always, but the verifier wants to see it
         Do(Insn::exit()),
         Label("found"),
@@ -88,12 +81,12 @@ fn program(slots: &OwnedFd) -> Vec<Insn> {
         Do(Insn::load(LEN, SLOT, std::mem::offset_of!(Slot, len) as i16)),
         If(Cond::Less(LEN, ethernet::HEADER_LEN as i32), "end"),
         If(Cond::Greater(LEN, LIMIT as i32), "end"),
-        Do(Insn::load(R1, SKB, SKB_LEN)),
+        Do(Insn::load(R1, SKB, skb::LEN)),
         If(Cond::Equal(R1, LEN), "write"),
         Do(Insn::copy(R1, SKB)), // (skb, len, flags)
         Do(Insn::copy(R2, LEN)),
         Do(Insn::set(R3, 0)),
-        Do(Insn::call(SKB_CHANGE_TAIL)),
+        Do(Insn::call(function::SKB_CHANGE_TAIL)),
         If(Cond::NotEqual(R0, 0), "next"),
         Label("write"),
         Do(Insn::copy(R1, SKB)), // (skb, offset, from, len, flags)
@@ -102,12 +95,12 @@ fn program(slots: &OwnedFd) -> Vec<Insn> {
         Do(Insn::add(R3, SLOT_HEADER as i32)),
         Do(Insn::copy(R4, LEN)),
         Do(Insn::set(R5, 0)),
-        Do(Insn::call(SKB_STORE_BYTES)),
+        Do(Insn::call(function::SKB_STORE_BYTES)),
         If(Cond::NotEqual(R0, 0), "next"),
         Do(Insn::copy(R1, SKB)), // (skb, ifindex, flags)
         Do(Insn::load(R2, SLOT, std::mem::offset_of!(Slot, ifindex) as i16)),
         Do(Insn::set(R3, 0)),
-        Do(Insn::call(CLONE_REDIRECT)),
+        Do(Insn::call(function::CLONE_REDIRECT)),
         Label("next"),
         Do(Insn::store(SLOT, std::mem::offset_of!(Slot, result) as i16, R0)),
         Do(Insn::add(INDEX, 1)),

@@ -1,4 +1,4 @@
-//! Refuses frames that would block the receive ring.
+//! Refuses frames that would block the receive ring, and leaves to the shortcut those of its flows.
 //!
 //! A vnet header knows GSO of TCP and of UDP (`UDP_SEGMENT`). For a frame of any other GSO type (SCTP; the UDP
 //! fragmentation of a hostile guest, who only has to write `gso_type` 3) the kernel's `tpacket_rcv` marks the ring's
@@ -7,8 +7,8 @@
 //!
 //! So they are kept from the ring by a socket filter, which the kernel runs before it takes a slot. A program sees
 //! the segment size, but not the GSO type, and the bytes do not tell (UDP has two types, and the sender may lie);
-//! so the type is read from the skb itself, whose layout the kernel's BTF describes. Frames without GSO pass
-//! after three instructions.
+//! so the type is read from the skb itself, whose layout the kernel's BTF describes. Without a shortcut, frames
+//! without GSO are let in after three instructions.
 //!
 //! Where there is no filter (see [`Filter::attach`]) the queue finds out that its ring is blocked, and has its port
 //! opened anew.
@@ -20,15 +20,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::socket::Socket;
+use crate::bpf::kernel::{function, skb};
 use crate::bpf::{self, Cond, Insn, Line, LoadError, Reg};
 use crate::btf::{self, SkbFields};
 use crate::shortcut::Shortcut;
 use crate::shortcut::program::{self, GSO_SIZE, SKB, STAY};
 
-/// `gso_size` in `struct __sk_buff`.
-pub(crate) const SKB_GSO_SIZE: i16 = 176;
-/// The function of that name, by its number in linux/bpf.h.
-const PROBE_READ_KERNEL: i32 = 113;
 /// The kernel's `SKB_GSO_TCPV4`, `SKB_GSO_TCPV6` and `SKB_GSO_UDP_L4`: what a vnet header can say.
 const KNOWN_GSO: i32 = 1 | 1 << 4 | 1 << 17;
 
@@ -76,7 +73,7 @@ impl Filter {
         Ok(Self { refused, has_shortcut })
     }
 
-    /// Whether it lets frames pass.
+    /// Whether it looks for flows of the shortcut.
     pub(super) fn has_shortcut(&self) -> bool {
         self.has_shortcut
     }
@@ -101,7 +98,7 @@ fn filter(fields: SkbFields, refused: &OwnedFd, shortcut: Option<&Shortcut>) -> 
             Do(Insn::copy(R1, Frame)), // (to, len, from)
             Do(Insn::add(R1, to.into())),
             Do(Insn::set(R2, len)),
-            Do(Insn::call(PROBE_READ_KERNEL)),
+            Do(Insn::call(function::PROBE_READ_KERNEL)),
         ]
     };
     let read_field = |to, len, field: u16| {
@@ -109,7 +106,7 @@ fn filter(fields: SkbFields, refused: &OwnedFd, shortcut: Option<&Shortcut>) -> 
         from.into_iter().chain(read(to, len))
     };
     let [counter, counter_high] = Insn::map_value(R1, refused.as_fd(), 0);
-    let mut lines = vec![Do(Insn::copy(SKB, R1)), Do(Insn::load(GSO_SIZE, SKB, SKB_GSO_SIZE))];
+    let mut lines = vec![Do(Insn::copy(SKB, R1)), Do(Insn::load(GSO_SIZE, SKB, skb::GSO_SIZE))];
     lines.extend(shortcut.iter().flat_map(|shortcut| program::begin(shortcut.maps())));
     lines.push(If(Cond::Is(GSO_SIZE, 0), "sound"));
     lines.extend(read_field(HEAD, 8, fields.head));

@@ -55,6 +55,7 @@ pub(super) struct Key {
     pub(super) tag: u32,
     /// Destination and source, as they are in a frame.
     pub(super) addresses: [u8; 12],
+    /// Pads to whole words, by which programs compare.
     pub(super) zero: u32,
 }
 
@@ -101,22 +102,21 @@ pub(super) struct Place {
 
 /// The way of a frame, from the one program to the other on one CPU.
 #[repr(C, align(64))]
-pub(super) struct Passage {
+pub(super) struct Word {
     /// The address of its `sk_buff`; 0: the way is taken.
     pub(super) skb: AtomicU64,
     /// The place of its flow.
     pub(super) place: AtomicU32,
 }
 
-/// All of it. All zero is valid, and no program finds a place that is.
+/// All of it. Zeroed memory is a valid board: no place is in the index yet.
 #[repr(C)]
 pub(super) struct Board {
     /// 0: none.
     pub(super) epoch: AtomicU64,
     /// What flows note as the time of their last frame: grows with each sweep.
     pub(super) tick: AtomicU64,
-    _line: [u64; 6],
-    pub(super) passages: [Passage; CPUS],
+    pub(super) words: [Word; CPUS],
     pub(super) ports: [Port; PORTS],
     pub(super) places: [Place; FLOWS],
     pub(super) networks: [Count; NETWORKS],

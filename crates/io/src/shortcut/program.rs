@@ -7,48 +7,34 @@
 //! first begins with wiping out the word: should somebody's program between the two have taken the frame that it
 //! was for, no later frame, which may have the same address, is taken for that one.
 
-use super::Maps;
-use super::board::{
-    Board, CPUS, Count, FLOWS, GENERATIONS, KEY_LEN, Key, MarkWords, NETWORKS, PORTS, Passage, Place, Port,
-    TAGGED,
-};
-use crate::bpf::{self, Cond, Insn, Line, Reg};
-use Line::{Do, If, Label};
-use Reg::{Frame, R0, R1, R2, R3, R4};
 use std::mem::offset_of;
 use std::os::fd::AsFd;
 
-// Fields of `struct __sk_buff`.
-const SKB_LEN: i16 = 0;
-const SKB_PROTOCOL: i16 = 16;
-const SKB_VLAN_PRESENT: i16 = 20;
-const SKB_VLAN_TCI: i16 = 24;
-const SKB_VLAN_PROTO: i16 = 28;
-const SKB_IFINDEX: i16 = 40;
-// Functions of the kernel by their number in linux/bpf.h.
-const MAP_LOOKUP_ELEM: i32 = 1;
-const GET_SMP_PROCESSOR_ID: i32 = 8;
-const REDIRECT: i32 = 23;
-const SKB_LOAD_BYTES: i32 = 26;
-/// `TC_ACT_SHOT` of linux/pkt_cls.h.
-const DROP: i32 = 2;
+use vswitch_wire::{ethernet, vlan};
+
+use super::board::{
+    Board, CPUS, Count, FLOWS, GENERATIONS, KEY_LEN, Key, MarkWords, NETWORKS, PORTS, Place, Port, TAGGED,
+    Word,
+};
+use super::{MIN_SEGMENT, Maps};
+use crate::bpf::kernel::{DROP, function, skb};
+use crate::bpf::{self, Cond, Insn, Line, Reg};
+use Line::{Do, If, Label};
+use Reg::{Frame, R0, R1, R2, R3, R4};
 
 /// An EtherType as `__sk_buff` has it.
 const fn in_network_order(ether_type: u16) -> i32 {
     ether_type.to_be() as i32
 }
-const IPV4: i32 = in_network_order(0x0800);
-const IPV6: i32 = in_network_order(0x86dd);
-const TPID_8021Q: i32 = in_network_order(0x8100);
+const IPV4: i32 = in_network_order(ethernet::TYPE_IPV4);
+const IPV6: i32 = in_network_order(ethernet::TYPE_IPV6);
+const TPID_8021Q: i32 = in_network_order(vlan::TPID_8021Q);
 const TCP: i32 = 6;
-const ETHERNET: i32 = 14;
+const ETHERNET: i32 = ethernet::HEADER_LEN as i32;
 const IPV6_HEADER: i32 = 40;
 
 /// The longest GSO frame: what is longer (BIG TCP) no socket takes either.
 const LONGEST: i32 = 65535 + ETHERNET;
-/// The shortest segments. Shorter ones are left to the pipeline, which knows which are a sender's bad will; longer ones
-/// are at most 128 in a frame.
-const SHORTEST_SEGMENT: i32 = 512;
 
 /// What `decide` begins with: the frame.
 pub(crate) const SKB: Reg = Reg::R6;
@@ -71,8 +57,8 @@ const NUMBER: i16 = BEFORE_TCP - 8;
 
 /// Wipes out what was said of an earlier frame. Comes first.
 pub(crate) fn begin(maps: &Maps) -> Vec<Line> {
-    let mut lines = passage(maps, STAY);
-    lines.extend([Do(Insn::set(R2, 0)), Do(Insn::store_long(R1, offset_of!(Passage, skb) as i16, R2))]);
+    let mut lines = word(maps, STAY);
+    lines.extend([Do(Insn::set(R2, 0)), Do(Insn::store_long(R1, offset_of!(Word, skb) as i16, R2))]);
     lines
 }
 
@@ -104,8 +90,7 @@ fn on_board(maps: &Maps, offset: usize) -> [Insn; 2] {
 
 /// A whole socket filter with nothing else in it.
 pub(super) fn alone(maps: &Maps) -> Vec<Insn> {
-    let mut lines =
-        vec![Do(Insn::copy(SKB, R1)), Do(Insn::load(GSO_SIZE, SKB, crate::packet::filter::SKB_GSO_SIZE))];
+    let mut lines = vec![Do(Insn::copy(SKB, R1)), Do(Insn::load(GSO_SIZE, SKB, skb::GSO_SIZE))];
     lines.extend(begin(maps));
     lines.extend(decide(maps));
     lines.extend([Label(STAY), Do(Insn::set(R0, -1)), Do(Insn::exit())]);
@@ -116,23 +101,23 @@ pub(super) fn alone(maps: &Maps) -> Vec<Insn> {
 fn find_flow(maps: &Maps) -> Vec<Line> {
     let [index, index_high] = Insn::map(R1, maps.index.fd());
     let mut lines = vec![
-        Do(Insn::load(R1, SKB, SKB_PROTOCOL)),
+        Do(Insn::load(R1, SKB, skb::PROTOCOL)),
         If(Cond::Is(R1, IPV4), "ip"),
         If(Cond::NotEqual(R1, IPV6), STAY),
         Label("ip"),
-        Do(Insn::load(LEN, SKB, SKB_LEN)),
+        Do(Insn::load(LEN, SKB, skb::LEN)),
         If(Cond::Greater(LEN, LONGEST), STAY),
         Do(Insn::set(R2, 0)),
-        Do(Insn::load(R1, SKB, SKB_VLAN_PRESENT)),
+        Do(Insn::load(R1, SKB, skb::VLAN_PRESENT)),
         If(Cond::Is(R1, 0), "untagged"),
-        Do(Insn::load(R1, SKB, SKB_VLAN_PROTO)),
+        Do(Insn::load(R1, SKB, skb::VLAN_PROTO)),
         If(Cond::NotEqual(R1, TPID_8021Q), STAY),
-        Do(Insn::load(R2, SKB, SKB_VLAN_TCI)),
+        Do(Insn::load(R2, SKB, skb::VLAN_TCI)),
         Do(Insn::and(R2, 0x0fff)),
         Do(Insn::or(R2, TAGGED as i32)),
         Label("untagged"),
         Do(Insn::store(Frame, TAG, R2)),
-        Do(Insn::load(R1, SKB, SKB_IFINDEX)),
+        Do(Insn::load(R1, SKB, skb::IFINDEX)),
         Do(Insn::store(Frame, KEY + offset_of!(Key, ifindex) as i16, R1)),
         Do(Insn::set(R1, 0)),
         Do(Insn::store(Frame, KEY + offset_of!(Key, zero) as i16, R1)),
@@ -143,7 +128,7 @@ fn find_flow(maps: &Maps) -> Vec<Line> {
         Do(index_high),
         Do(Insn::copy(R2, Frame)),
         Do(Insn::add(R2, KEY.into())),
-        Do(Insn::call(MAP_LOOKUP_ELEM)),
+        Do(Insn::call(function::MAP_LOOKUP_ELEM)),
         If(Cond::Is(R0, 0), STAY),
         Do(Insn::load(R2, R0, 0)),
         Do(Insn::store(Frame, NUMBER, R2)),
@@ -204,8 +189,8 @@ fn check_size() -> Vec<Line> {
     let mut lines = vec![
         Do(Insn::copy(R1, LEN)),
         If(Cond::Is(GSO_SIZE, 0), "fits"),
-        If(Cond::Less(GSO_SIZE, SHORTEST_SEGMENT), STAY),
-        Do(Insn::load(R1, SKB, SKB_PROTOCOL)),
+        If(Cond::Less(GSO_SIZE, MIN_SEGMENT as i32), STAY),
+        Do(Insn::load(R1, SKB, skb::PROTOCOL)),
         If(Cond::Is(R1, IPV6), "ipv6"),
     ];
     lines.extend(load_bytes(At::Offset(ETHERNET), HEADER, 20));
@@ -262,30 +247,30 @@ fn load_bytes(from: At, to: i16, len: i32) -> Vec<Line> {
         Do(Insn::copy(R3, Frame)),
         Do(Insn::add(R3, to.into())),
         Do(Insn::set(R4, len)),
-        Do(Insn::call(SKB_LOAD_BYTES)),
+        Do(Insn::call(function::SKB_LOAD_BYTES)),
         If(Cond::NotEqual(R0, 0), STAY),
     ]);
     lines
 }
 
-/// `R1` = this CPU's passage.
-fn passage(maps: &Maps, where_there_is_none: &'static str) -> Vec<Line> {
+/// `R1` = this CPU's word.
+fn word(maps: &Maps, where_there_is_none: &'static str) -> Vec<Line> {
     let mut lines = vec![
-        Do(Insn::call(GET_SMP_PROCESSOR_ID)),
+        Do(Insn::call(function::GET_SMP_PROCESSOR_ID)),
         If(Cond::Greater(R0, CPUS as i32 - 1), where_there_is_none),
         Do(Insn::copy(R2, R0)),
     ];
-    lines.extend(element(maps, offset_of!(Board, passages), CPUS, size_of::<Passage>()));
+    lines.extend(element(maps, offset_of!(Board, words), CPUS, size_of::<Word>()));
     lines
 }
 
 /// Leaves word where the frame goes, and counts it as kept.
 fn keep(maps: &Maps) -> Vec<Line> {
-    let mut lines = passage(maps, STAY);
+    let mut lines = word(maps, STAY);
     lines.extend([
-        Do(Insn::store_long(R1, offset_of!(Passage, skb) as i16, SKB)),
+        Do(Insn::store_long(R1, offset_of!(Word, skb) as i16, SKB)),
         Do(Insn::load(R2, Frame, NUMBER)),
-        Do(Insn::store(R1, offset_of!(Passage, place) as i16, R2)),
+        Do(Insn::store(R1, offset_of!(Word, place) as i16, R2)),
     ]);
     lines.extend(port(maps, offset_of!(Place, ingress)));
     lines.extend([Do(Insn::set(R2, 1)), Do(Insn::add_atomic(R1, offset_of!(Port, kept) as i16, R2))]);
@@ -299,30 +284,30 @@ fn port(maps: &Maps, mark: usize) -> Vec<Line> {
     lines
 }
 
-/// Sends the frame where its passage says, and counts it at both ports and in its network; drops it where there is none.
+/// Sends the frame where its word says, and counts it at both ports and in its network; drops it where there is none.
 pub(super) fn obey(maps: &Maps) -> Vec<Insn> {
     const DROPPED: &str = "drop";
     let mut lines = vec![Do(Insn::copy(SKB, R1))];
-    lines.extend(passage(maps, DROPPED));
+    lines.extend(word(maps, DROPPED));
     lines.extend([
-        Do(Insn::load_long(R2, R1, offset_of!(Passage, skb) as i16)),
+        Do(Insn::load_long(R2, R1, offset_of!(Word, skb) as i16)),
         If(Cond::Differ(R2, SKB), DROPPED),
         Do(Insn::set(R2, 0)),
-        Do(Insn::store_long(R1, offset_of!(Passage, skb) as i16, R2)),
-        Do(Insn::load(R2, R1, offset_of!(Passage, place) as i16)),
+        Do(Insn::store_long(R1, offset_of!(Word, skb) as i16, R2)),
+        Do(Insn::load(R2, R1, offset_of!(Word, place) as i16)),
     ]);
     lines.extend(element(maps, offset_of!(Board, places), FLOWS, size_of::<Place>()));
     lines.extend([
         Do(Insn::copy(FLOW, R1)),
         Do(Insn::load(R1, FLOW, (offset_of!(Place, key) + offset_of!(Key, ifindex)) as i16)),
-        Do(Insn::load(R2, SKB, SKB_IFINDEX)),
+        Do(Insn::load(R2, SKB, skb::IFINDEX)),
         If(Cond::Differ(R1, R2), DROPPED),
     ]);
     lines.extend(count(maps));
     lines.extend([
         Do(Insn::load(R1, FLOW, offset_of!(Place, ifindex) as i16)), // (ifindex, flags)
         Do(Insn::set(R2, 0)),
-        Do(Insn::call(REDIRECT)),
+        Do(Insn::call(function::REDIRECT)),
         Do(Insn::exit()),
         Label(DROPPED),
         Do(Insn::set(R0, DROP)),
@@ -335,10 +320,10 @@ pub(super) fn obey(maps: &Maps) -> Vec<Insn> {
 fn count(maps: &Maps) -> Vec<Line> {
     const ONE: Reg = R3;
     let mut lines = vec![
-        Do(Insn::load(LEN, SKB, SKB_LEN)),
-        Do(Insn::load(R1, SKB, SKB_VLAN_PRESENT)),
+        Do(Insn::load(LEN, SKB, skb::LEN)),
+        Do(Insn::load(R1, SKB, skb::VLAN_PRESENT)),
         If(Cond::Is(R1, 0), "count"),
-        Do(Insn::add(LEN, vswitch_wire::vlan::TAG_LEN as i32)),
+        Do(Insn::add(LEN, vlan::TAG_LEN as i32)),
         Label("count"),
         Do(Insn::set(ONE, 1)),
     ];

@@ -360,7 +360,7 @@ impl Port<'_> {
             rx_caps: Caps { csum: self.has_unfinished(), tso4: is_tun, tso6: is_tun, uso: false },
             mtu_limit: (buffers - L2_HEADER).min(MAX_MTU) as u32,
             mtu: self.device.mtu,
-            shortcut: None,
+            shortcut_ifindex: None,
             vlan: Ok(()), // or it is not opened
             why: format!("{why}{no_gso}"),
         }

@@ -7,18 +7,18 @@ use vswitch_api::topology::Port;
 
 /// A netdev or a socket. No two ports have the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum Backing {
     Netdev(String),
     /// Of a front end that speaks vhost-user.
     Socket(PathBuf),
 }
 
-impl Place {
+impl Backing {
     /// Where the port is to be.
     pub(super) fn of(port: &Port) -> Self {
         match port.netdev() {
             Some(netdev) => Self::Netdev(netdev.to_owned()),
-            // The check found one.
+            // `topology::check` refuses a vhost-user port without a socket.
             None => Self::Socket(port.socket.clone().unwrap_or_default().into()),
         }
     }
@@ -31,7 +31,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Netdev(netdev) => f.write_str(netdev),
