@@ -4,20 +4,24 @@
 
 mod agent;
 mod initramfs;
+mod network_boot;
 mod outside;
 mod pings;
 mod qemu;
 mod uml;
 
+use std::env;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use vswitch_api::response::LinkState;
-use vswitch_netns::Namespace;
-use vswitch_tests::{Frame, Host, Lab, Raw, SOON, scenario, topology_file, wait_until};
+use vswitch_netns::{Namespace, Process};
+use vswitch_tests::{Frame, Host, Lab, Raw, SOON, Witness, scenario, topology_file, wait_until};
 use vswitch_wire::Mac;
 
 use initramfs::Boot;
+use network_boot::BootServer;
 use outside::Guest;
 use pings::Pings;
 use uml::Nic;
@@ -261,4 +265,37 @@ fn guests_of_qemu() {
 #[expect(clippy::disallowed_methods, reason = "an outage is measured in real time")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// Broadcasts, DHCP and TFTP through the switch, by the boot program (iPXE) that QEMU's network card has.
+#[test]
+fn a_guest_boots_from_the_network() {
+    let hosts = HOSTS.replace("10.0.0.9/24", "10.0.0.9/24\", \"fd00::9/64");
+    let topology = topology_file("kvm-tap.toml") + &hosts;
+    scenario(&topology, |lab| {
+        let [other1] = lab.raw(["other1"]);
+        let server = BootServer::start(lab.host("host"));
+        make_tap(lab, "tap-vm1");
+        let mut machine = qemu::command(&lab.switch.namespace);
+        machine.args(["-netdev", "tap,id=n0,ifname=tap-vm1,script=no,downscript=no"]);
+        machine.args(["-device", "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01,bootindex=0"]);
+        network_boot::boot(machine, &server);
+        wait_until("the server has sent all", SOON, || server.log().contains("sent "));
+        assert!(server.log().contains("DHCPACK"), "{}", server.log());
+        others_see_nothing(lab, &other1);
+    });
+}
+
+#[test]
+fn a_killed_test_leaves_no_guest() {
+    let witness = Witness::new();
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "a_guest_boots_from_the_network"]).env("TMPDIR", witness.folder());
+    let victim = Process::spawn(command).unwrap();
+    // Itself, the switch, the server, and the guest, which is started last.
+    wait_until("the guest boots", SOON, || witness.processes().len() >= 4);
+
+    drop(victim); // SIGKILL
+
+    witness.expect_nothing_left();
 }
