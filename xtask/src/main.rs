@@ -12,6 +12,7 @@ use vswitch_api::value::duration;
 mod bench;
 mod demo;
 mod fuzz;
+mod guest_kernel;
 mod openvswitch;
 mod packages;
 mod sandbox;

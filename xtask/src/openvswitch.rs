@@ -8,7 +8,6 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::packages::{self, Package};
 use crate::{Result, shell};
@@ -41,14 +40,7 @@ async fn unpack_into(folder: &Path) -> Result<()> {
     }
     fs::create_dir_all(archives.join("partial"))?;
     packages::download(PACKAGE.name, &archives).await?;
-    for archive in fs::read_dir(&archives)? {
-        let archive = archive?.path();
-        if archive.extension().is_some_and(|extension| extension == "deb") {
-            let mut extract = Command::new("dpkg-deb");
-            extract.arg("--extract").arg(archive).arg(&unpacked);
-            shell::quiet_success(extract).await?;
-        }
-    }
+    packages::unpack(&archives, &unpacked).await?;
     fs::remove_dir_all(archives)?;
     Ok(fs::rename(unpacked, folder)?)
 }

@@ -1,6 +1,7 @@
 //! Debian packages that a command needs: installed when their program is missing, and not otherwise.
 
 use std::env;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -33,6 +34,15 @@ pub(crate) const USER_MODE_LINUX: Package = Package {
     program: "linux.uml",
     purpose: "have guests with a kernel of their own",
 };
+pub(crate) const QEMU: Package = Package {
+    name: "qemu-system-x86",
+    program: "qemu-system-x86_64",
+    purpose: "have guests as on a host of virtual machines",
+};
+pub(crate) const DNSMASQ: Package =
+    Package { name: "dnsmasq-base", program: "dnsmasq", purpose: "have a guest boot from the network" };
+pub(crate) const BINUTILS: Package =
+    Package { name: "binutils", program: "strip", purpose: "make programs small for guests" };
 pub(crate) const VALGRIND: Package =
     Package { name: "valgrind", program: "valgrind", purpose: "count instructions" };
 
@@ -64,16 +74,55 @@ pub(crate) async fn download(name: &str, folder: &Path) -> Result<()> {
     install(&[name], &["--download-only", "--option", &archives]).await
 }
 
-/// Package lists may be missing (a fresh system) or old (a version that is no longer served).
+/// Fetches the package that a package without content stands for, and that alone, and unpacks it into a folder.
+pub(crate) async fn unpack_what_stands_behind(name: &str, folder: &Path) -> Result<()> {
+    let archives = folder.join("archives");
+    fs::create_dir_all(&archives)?;
+    with_fresh_lists(&[name], async || {
+        let mut command = apt_get(&["download"]);
+        command.arg(only_dependency(name).await?).current_dir(&archives);
+        shell::run_uninterrupted(command).await
+    })
+    .await?;
+    unpack(&archives, folder).await?;
+    Ok(fs::remove_dir_all(archives)?)
+}
+
+async fn only_dependency(name: &str) -> Result<String> {
+    let mut command = Command::new("apt-cache");
+    command.args(["depends", name]);
+    let shown = shell::quiet_success(command).await?;
+    let package = shown.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    Ok(package.ok_or_else(|| format!("package {name} depends on nothing"))?.to_owned())
+}
+
+/// Unpacks every package of `archives`, without installing it.
+pub(crate) async fn unpack(archives: &Path, folder: &Path) -> Result<()> {
+    for archive in fs::read_dir(archives)? {
+        let archive = archive?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            let mut extract = Command::new("dpkg-deb");
+            extract.arg("--extract").arg(archive).arg(folder);
+            shell::quiet_success(extract).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn install(names: &[&str], options: &[&str]) -> Result<()> {
-    let install = || {
+    with_fresh_lists(names, async || {
         let mut command = apt_get(&["install", "--yes", "--no-install-recommends"]);
         command.args(options).args(names);
-        shell::run_uninterrupted(command)
-    };
-    if !are_known(names).await? || install().await.is_err() {
+        shell::run_uninterrupted(command).await
+    })
+    .await
+}
+
+/// Package lists may be missing (a fresh system) or old (a version that is no longer served).
+async fn with_fresh_lists(names: &[&str], work: impl AsyncFn() -> Result<()>) -> Result<()> {
+    if !are_known(names).await? || work().await.is_err() {
         shell::run_uninterrupted(apt_get(&["update"])).await?;
-        install().await?;
+        work().await?;
     }
     Ok(())
 }

@@ -2,14 +2,19 @@
 
 use std::process::Command;
 
-use crate::packages::{self, BPFTOOL, ETHTOOL, IPERF3, IPROUTE2, PING, USER_MODE_LINUX};
+use crate::packages::{
+    self, BINUTILS, BPFTOOL, DNSMASQ, ETHTOOL, IPERF3, IPROUTE2, PING, QEMU, USER_MODE_LINUX,
+};
 use crate::sandbox::{self, Snapshot};
-use crate::{Result, shell};
+use crate::{Result, guest_kernel, shell};
 
 /// Builds outside of the sandbox, where there is a network, then runs the tests inside.
 pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
-    packages::install_missing(&[IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL, USER_MODE_LINUX]).await?;
+    let network = [IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL, DNSMASQ];
+    packages::install_missing(&network).await?;
+    packages::install_missing(&[USER_MODE_LINUX, QEMU, BINUTILS]).await?;
+    guest_kernel::provide().await?;
     shell::title("Building");
     let mut programs = shell::cargo();
     programs.args(["build", "--workspace", "--bins"]);
