@@ -16,7 +16,7 @@ use vswitch_tests::{Host, SOON};
 
 use crate::agent::{Answer, Order};
 
-/// Time to boot on a busy machine; a quiet one needs 3 s.
+/// Time to boot, or to answer, on a busy machine; a quiet one boots in 3 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A running guest.
 pub(crate) struct Guest {
