@@ -1,4 +1,4 @@
-//! The arguments, as `interface.md` and the README give them.
+//! The arguments, as the README gives them.
 
 use std::ffi::OsString;
 use std::net::IpAddr;

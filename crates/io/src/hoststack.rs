@@ -1,8 +1,9 @@
 //! Keeps the host's own network stack off the netdev of a port.
 //!
 //! Frames that come in by a port belong to the switch alone. A tcx ingress program drops them all, save those that
-//! take the shortcut ([`crate::shortcut`]), after XDP programs and packet sockets saw them and before IP does: no address on the netdev answers, no bridge or macvlan above it
-//! hears anything. It depends on no driver, so it can stay while the port has another device, or none.
+//! take the shortcut ([`crate::shortcut`]), after XDP programs and packet sockets saw them and before IP does: no
+//! address on the netdev answers, no bridge or macvlan above it hears anything. It depends on no driver, so it can
+//! stay while the port has another device, or none.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

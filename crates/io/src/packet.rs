@@ -55,8 +55,11 @@ pub fn open(name: &str, workers: usize, shortcut: Option<&Shortcut>) -> Result<O
     let netns = batches.as_ref().ok().copied();
     let tx: io::Result<Vec<_>> = (0..workers).map(|_| Tx::open(ifindex, netns)).collect();
     let tx = tx.map_err(|e| lost(name, e, "open a transmit socket"))?;
-    let mode = mode(&batches, rx.unfiltered());
     let shortcut_ifindex = rx.has_shortcut().then_some(ifindex);
+    let mut mode = mode(&batches, rx.unfiltered());
+    if shortcut.is_some() && shortcut_ifindex.is_none() {
+        mode += "; the kernel refuses its frames the shortcut";
+    }
     Ok(Opened {
         rx: vec![Box::new(rx)],
         tx: tx.into_iter().map(|q| Box::new(q) as Box<dyn TxQueue>).collect(),

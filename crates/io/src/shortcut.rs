@@ -258,9 +258,10 @@ impl Shortcut {
         }
         over.extend(superfluous(held, places.excess()));
         for key in over {
-            // Else the index has it still, and the programs its place.
-            if self.maps.index.remove(&key).is_ok() {
-                places.remove(&key);
+            match self.maps.index.remove(&key) {
+                // The index has it still, and the programs its place.
+                Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {}
+                _ => places.remove(&key),
             }
         }
         self.board.tick.store(tick + 1, Relaxed);

@@ -179,8 +179,10 @@ fn descriptors_of_guests(lab: &Lab) -> usize {
 
 #[test]
 fn front_ends_come_and_go_without_a_trace() {
-    /// Enough to tell a leak from what a worker keeps at hand.
-    const ROUNDS: usize = 100;
+    /// Frames that a worker may keep at hand.
+    const AT_HAND: usize = 256;
+    /// More, so that one lost in each is seen.
+    const ROUNDS: usize = 300;
     const BURST: usize = 32;
     scenario(HOSTS, |lab| {
         add_ports(lab, &[("vm1", "red", "server")]);
@@ -221,7 +223,7 @@ fn front_ends_come_and_go_without_a_trace() {
         lab.switch.wait_quiet();
         let (descriptors, before) = steady.unwrap();
         wait_until("no descriptor is left", SOON, || descriptors_of_guests(lab) <= descriptors);
-        assert!(free(lab) + 256 >= before, "{before} frames were free, and {} are", free(lab));
+        assert!(free(lab) + AT_HAND >= before, "{before} frames were free, and {} are", free(lab));
         let front_end = lab.switch.port("vm1").front_end.unwrap();
         assert_eq!((front_end.sessions, front_end.refused), (ROUNDS as u64, 0));
     });
@@ -385,7 +387,8 @@ fn a_front_end_that_changes_as_fast_as_it_can_harms_nobody_else() {
         }
         exchange(&mut vm2, &mut vm3, "through");
         let lines = lab.switch.log()[before..].lines().count();
-        assert!(lines < 60, "{lines} lines in the log");
+        // A port has ten in 10 s; what is logged of requests is not meant.
+        assert!(lines < 60, "{lines} lines in the log for 4000 changes");
         lab.wait_up(["vm1", "vm2", "vm3"]);
     });
 }

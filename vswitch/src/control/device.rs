@@ -175,7 +175,13 @@ impl Opener {
             (Backing::Netdev(netdev), kind) => {
                 let link = find(netdev, links)?;
                 filters.hold(link.index);
-                self.open_netdev(kind, link).map(|opened| (opened, None))
+                let opened = match kind {
+                    Kind::Xdp => self.open_xdp(link),
+                    Kind::Packet => self.open_packet(link),
+                    // The last two have had their turn.
+                    Kind::Auto | Kind::Tap | Kind::VhostUser => self.open_auto(link),
+                };
+                opened.map(|opened| (opened, None))
             }
         };
         let opened = opened.map_err(|e| NotOpened::from_driver(&e))?;
@@ -192,17 +198,6 @@ impl Opener {
         vhost_user::open(&config, self.workers).map(|(opened, watch)| (opened, Some(watch)))
     }
 
-    fn open_netdev(self, kind: Kind, link: &Link) -> Result<Opened, OpenError> {
-        match kind {
-            Kind::Xdp => self.open_xdp(link),
-            // The last two are opened elsewhere.
-            Kind::Packet | Kind::Tap | Kind::VhostUser => {
-                packet::open(&link.name, self.workers, self.shortcut)
-            }
-            Kind::Auto => self.open_auto(link),
-        }
-    }
-
     /// `auto` (docs/decisions/0003-kind-of-a-port.md): devices whose frames are made by a stack on this host bring
     /// GSO and unfinished checksums, which AF_PACKET keeps and AF_XDP cannot; a NIC brings finished frames of one
     /// segment, which AF_XDP moves at less cost.
@@ -211,7 +206,7 @@ impl Opener {
             opened.facts.why = why;
             opened
         };
-        let packet = || packet::open(&link.name, self.workers, self.shortcut);
+        let packet = || self.open_packet(link);
         if let Some(kind) = &link.kind {
             return packet()
                 .map(|o| because(o, format!("auto: a {kind} brings GSO frames, which AF_PACKET keeps")));
@@ -223,6 +218,10 @@ impl Opener {
             }
             Err(e) => packet().map(|o| because(o, format!("auto: AF_XDP was refused ({})", in_words(&e)))),
         }
+    }
+
+    fn open_packet(self, link: &Link) -> Result<Opened, OpenError> {
+        packet::open(&link.name, self.workers, self.shortcut)
     }
 
     fn open_xdp(self, link: &Link) -> Result<Opened, OpenError> {

@@ -97,7 +97,8 @@ pub(super) fn alone(maps: &Maps) -> Vec<Insn> {
     bpf::assemble(&lines)
 }
 
-/// Puts the place of the frame's flow into `FLOW`, and its length into `LEN`. Only IP has flows: any other EtherType may be a tag.
+/// Puts the place of the frame's flow into `FLOW`, and its length into `LEN`. Only IP has flows: any other EtherType
+/// may be a tag.
 fn find_flow(maps: &Maps) -> Vec<Line> {
     let [index, index_high] = Insn::map(R1, maps.index.fd());
     let mut lines = vec![

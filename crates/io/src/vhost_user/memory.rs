@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
@@ -48,6 +49,8 @@ pub(super) enum MemoryError {
     BehindFile { size: u64, file: u64 },
     #[error("two memory regions overlap")]
     Overlap,
+    #[error("a memory region's file is no memory: neither of tmpfs (memfd, /dev/shm) nor of hugetlbfs")]
+    NoMemory,
     #[error("a memory region cannot be mapped: {0}")]
     Map(String),
 }
@@ -68,6 +71,9 @@ impl Region {
         for start in [info.guest, info.user, info.offset] {
             start.checked_add(info.size).filter(|_| info.size > 0).ok_or_else(overflow)?;
         }
+        // A file of FUSE, or of a network, could make whoever touches its bytes wait for ever. Those that cannot are the
+        // ones that may have seals; to ask for them waits for nobody, as to ask for the file system's type may.
+        fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| MemoryError::NoMemory)?;
         let file = File::from(file);
         let failed = |e: &dyn std::fmt::Display| MemoryError::Map(e.to_string());
         let metadata = file.metadata().map_err(|e| failed(&e))?;

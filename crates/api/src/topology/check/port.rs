@@ -57,7 +57,7 @@ impl Checker<'_> {
             }
             Some(socket) => {
                 self.check_socket_path(&at, socket);
-                // As a path: two ways to write the same one are equal.
+                // As a path: `//` and `/./` make no difference.
                 if let Some(first) = sockets.insert(Path::new(socket), path) {
                     let what = format!("socket {socket:?} is taken by {first}");
                     self.report(at, what, "give each port its own socket");

@@ -177,6 +177,10 @@ fn what_cannot_be_obeyed_is_refused() {
     for (i, order) in cases.into_iter().enumerate() {
         assert!(ask(&mut session().1, order, true).is_err(), "case {i}");
     }
+    // A file of a file system that may keep us waiting for its bytes as long as it likes.
+    let region = Order::long(5, &[1, 0, 4096, 0, 0]).with(&File::open("/proc/self/status").unwrap());
+    let refused = ask(&mut session().1, region, true);
+    assert!(matches!(refused, Err(Refused::Memory(MemoryError::NoMemory))), "{refused:?}");
     // A ring in no memory is refused when it would start.
     let (_, mut session) = session();
     all(&mut session, Frontend::negotiate(&guest, features(0)));
