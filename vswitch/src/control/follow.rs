@@ -175,7 +175,7 @@ impl Control {
         }
         self.attachments += 1;
         let attachment = self.attachments;
-        tracing::info!(port = config.name, %backing, kind = ?facts.kind, mode = facts.mode, "attached");
+        tracing::info!(port = config.name, device = %backing, kind = ?facts.kind, mode = facts.mode, "attached");
         if config.kind == Kind::Tap {
             set_up_tap(config);
         }
