@@ -182,6 +182,9 @@ pub(crate) struct PortOptions {
     /// Who listens on that socket: server is the switch, client the guest's front end
     #[arg(long)]
     pub(crate) role: Option<Role>,
+    /// Queue pairs that the guest of a port of kind vhost-user may use
+    #[arg(long, value_name = "N")]
+    pub(crate) queues: Option<Setting<u16>>,
     /// The one network of an access port; "" for none
     #[arg(long, value_name = "NET", conflicts_with_all = ["vlan", "trunk", "native"])]
     pub(crate) access: Option<String>,

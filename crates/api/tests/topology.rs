@@ -57,11 +57,11 @@ fn port() -> impl Strategy<Value = Port> {
     ];
     let limits = (any::<bool>(), of(1..999u32), storm(), of(68..=65535u32), any::<bool>());
     let role = prop::sample::select(vec![Role::Server, Role::Client]);
-    let device = (kind, of("[!-.0-9;-~]{1,15}"), of("/[!-.0-9;-~]{1,15}"), role);
+    let device = (kind, of("[!-.0-9;-~]{1,15}"), of("/[!-.0-9;-~]{1,15}"), role, of(1..=64u16));
     (name("port"), device, attachment, limits).prop_map(
         |(
             name,
-            (kind, netdev, socket, role),
+            (kind, netdev, socket, role, queues),
             (access, trunk, native),
             (isolated, max_macs, storm, mtu, force),
         )| Port {
@@ -70,6 +70,7 @@ fn port() -> impl Strategy<Value = Port> {
             netdev,
             socket,
             role,
+            queues,
             access,
             trunk,
             native,

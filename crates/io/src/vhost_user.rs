@@ -67,8 +67,8 @@ use vring::{eventfd, signal};
 const MTU_LIMIT: u32 = 65535;
 /// What a guest has unless it is told otherwise; the front end does not say.
 const MTU: u32 = 1500;
-/// Most queue pairs of a port: a message names rings by eight bits.
-pub const MOST_PAIRS: u16 = 128;
+/// Most queue pairs of a port.
+pub const MOST_PAIRS: u16 = 64;
 
 /// Who listens on the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub fn open(config: &Config, workers: usize) -> Result<(Opened, Watch), OpenErro
     let thread = thread::Builder::new().name("vhost-user".to_owned()).spawn(|| control.run());
     guard.thread = Some(thread.map_err(OpenError::at("start a thread"))?);
     let rx = (0..device.pairs()).map(|pair| Box::new(Rx::new(Arc::clone(&device), pair)) as Box<dyn RxQueue>);
-    let tx = (0..workers).map(|worker| Box::new(Tx::new(Arc::clone(&device), worker)) as Box<dyn TxQueue>);
+    let tx = (0..workers).map(|_| Box::new(Tx::new(Arc::clone(&device))) as Box<dyn TxQueue>);
     let opened = Opened { rx: rx.collect(), tx: tx.collect(), facts: facts(config), guard: Box::new(guard) };
     Ok((opened, Watch(shared)))
 }

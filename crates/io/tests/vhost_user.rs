@@ -311,6 +311,6 @@ fn sockets_that_cannot_be_had_are_refused() {
     assert_eq!(open("taken", 1), format!("another program listens on `{}`", name("taken")));
     assert_eq!(open("stale", 1), "opened");
     assert_eq!(open("no/folder", 1), format!("the folder of `{}` does not exist", name("no/folder")));
-    assert_eq!(open("many", 200), "a vhost-user port has 1 to 128 queue pairs, not 200");
+    assert_eq!(open("many", 200), "a vhost-user port has 1 to 64 queue pairs, not 200");
     assert!(open(&"long".repeat(40), 1).ends_with("is too long for the name of a socket"));
 }

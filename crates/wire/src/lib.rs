@@ -19,6 +19,7 @@ pub mod addr;
 pub mod checksum;
 pub mod classify;
 pub mod ethernet;
+pub mod flow;
 pub mod frame;
 pub mod ipv4;
 pub mod ipv6;

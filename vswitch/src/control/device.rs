@@ -14,9 +14,6 @@ use crate::netlink::{Link, Table};
 use crate::parallel;
 use crate::worker::Queues;
 
-/// Queue pairs of a vhost-user port.
-const PAIRS: u16 = 1;
-
 /// A port whose queues the workers have.
 pub(super) struct Device {
     /// Interface index: another device of the same name has another one. `None` until the link is known, and where
@@ -168,7 +165,7 @@ impl Opener {
     ) -> Result<(Opened, Option<Watch>), NotOpened> {
         let backing = Backing::of(port);
         let opened = match (&backing, port.kind) {
-            (Backing::Socket(socket), _) => self.open_socket(socket, port.role),
+            (Backing::Socket(socket), _) => self.open_socket(socket, port),
             (Backing::Netdev(netdev), Kind::Tap) => {
                 tap::open(netdev, self.workers).map(|opened| (opened, None))
             }
@@ -189,12 +186,13 @@ impl Opener {
         Ok(opened)
     }
 
-    fn open_socket(self, socket: &Path, role: Role) -> Result<(Opened, Option<Watch>), OpenError> {
-        let role = match role {
+    fn open_socket(self, socket: &Path, port: &Port) -> Result<(Opened, Option<Watch>), OpenError> {
+        let role = match port.role {
             Role::Server => vhost_user::Role::Server,
             Role::Client => vhost_user::Role::Client,
         };
-        let config = vhost_user::Config { socket: socket.to_owned(), role, pairs: PAIRS };
+        let pairs = port.queues.unwrap_or(1);
+        let config = vhost_user::Config { socket: socket.to_owned(), role, pairs };
         vhost_user::open(&config, self.workers).map(|(opened, watch)| (opened, Some(watch)))
     }
 

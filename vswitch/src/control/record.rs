@@ -21,6 +21,7 @@ pub(super) struct PortRecord {
     kind: Kind,
     backing: Backing,
     role: Role,
+    queues: Option<u16>,
     /// A command said that this netdev may be taken although the host is reached by it.
     pub(super) forced: bool,
     /// The host is reached by its netdev, which therefore stays the host's.
@@ -48,6 +49,7 @@ impl PortRecord {
             kind: config.kind,
             backing: Backing::of(config),
             role: config.role,
+            queues: config.queues,
             forced: false,
             protected: false,
             tried: None,
@@ -67,13 +69,15 @@ impl PortRecord {
 
     /// `config` wants the device that the port is to have already.
     pub(super) fn is_for_device_of(&self, config: &Port) -> bool {
-        (self.kind, self.role) == (config.kind, config.role) && self.backing == Backing::of(config)
+        (self.kind, self.role, self.queues) == (config.kind, config.role, config.queues)
+            && self.backing == Backing::of(config)
     }
 
     /// The port is to have another device from now on: what was said of the old one is over.
     pub(super) fn want_device_of(&mut self, config: &Port) {
         if !self.is_for_device_of(config) {
-            (self.kind, self.backing, self.role) = (config.kind, Backing::of(config), config.role);
+            (self.kind, self.backing) = (config.kind, Backing::of(config));
+            (self.role, self.queues) = (config.role, config.queues);
             self.forced = false;
             self.try_at_once();
         }

@@ -55,7 +55,8 @@ fn patch(options: &PortOptions) -> Map<String, Value> {
     if let Some(kind) = options.kind {
         set("kind", json!(kind));
         // What the other kinds are attached to.
-        let others: &[&str] = if kind == Kind::VhostUser { &["netdev"] } else { &["socket", "role"] };
+        let others: &[&str] =
+            if kind == Kind::VhostUser { &["netdev"] } else { &["socket", "role", "queues"] };
         others.iter().for_each(|key| set(key, Value::Null));
     }
     if let Some(socket) = &options.socket {
@@ -63,6 +64,9 @@ fn patch(options: &PortOptions) -> Map<String, Value> {
     }
     if let Some(role) = options.role {
         set("role", json!(role));
+    }
+    if let Some(queues) = options.queues {
+        set("queues", value_or_null(queues));
     }
     if let Some(netdev) = &options.netdev {
         set("netdev", json!(netdev));
@@ -269,11 +273,15 @@ mod tests {
                 "--storm broadcast=9pps,unknown=default",
                 json!({"storm": {"broadcast": "9pps", "unknown": null}}),
             ),
-            ("--kind tap --netdev t0", json!({"kind": "tap", "netdev": "t0", "socket": null, "role": null})),
             (
-                "--kind vhost-user --socket /s --role client",
-                json!({"kind": "vhost-user", "netdev": null, "socket": "/s", "role": "client"}),
+                "--kind tap --netdev t0",
+                json!({"kind": "tap", "netdev": "t0", "socket": null, "role": null, "queues": null}),
             ),
+            (
+                "--kind vhost-user --socket /s --role client --queues 4",
+                json!({"kind": "vhost-user", "netdev": null, "socket": "/s", "role": "client", "queues": 4}),
+            ),
+            ("--queues default", json!({"queues": null})),
         ];
         for (line, expected) in cases {
             assert_eq!(patch_of(line), expected, "{line}");

@@ -66,6 +66,7 @@ fn topology() -> Topology {
         kind: Kind::VhostUser,
         socket: Some("/run/vm1.sock".to_owned()),
         role: Role::Client,
+        queues: Some(2),
         access: Some("red".to_owned()),
         ..Port::new("vm1")
     };

@@ -43,6 +43,8 @@ pub const CPUS_MAX: usize = 256;
 pub const PROBLEMS_MAX: usize = 100;
 /// The longest path of a Unix socket in bytes: the kernel's `sun_path` less its NUL (unix(7)).
 pub const SOCKET_PATH_MAX: usize = 107;
+/// Queue pairs of a port of kind `vhost-user`.
+pub const QUEUES_RANGE: RangeInclusive<u16> = 1..=64;
 /// The range of an MTU in bytes: from the least of IPv4 (RFC 791) to the most of a netdev.
 pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 /// The range of an ageing time; the upper end is that of IEEE 802.1Q-2022 table 8-11.
@@ -177,6 +179,11 @@ pub struct Port {
     /// Who listens on that socket.
     #[serde(default, skip_serializing_if = "Role::is_server")]
     pub role: Role,
+    /// Queue pairs that the guest of a port of kind `vhost-user` may use, 1 to 64. Absent: one. Guests whose hypervisor
+    /// gives them no control queue (user-mode Linux) start with one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 64)]
+    pub queues: Option<u16>,
     /// The one network of an access port: frames are untagged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,

@@ -7,19 +7,39 @@ use nix::sys::eventfd::EventFd;
 use vswitch_wire::Mac;
 
 use super::ring::{Broken, Direction};
-use super::vring::{Vring, eventfd, signal};
+use super::vring::{Running, Vring, eventfd, signal};
 
 /// The rings of a virtio-net device, and news between its threads.
 pub(super) struct Device {
     /// For each queue pair the ring that the guest receives by, then the one that it transmits by (VIRTIO 1.2 section
     /// 5.1.2).
     vrings: Vec<Vring>,
+    /// The pairs whose receive ring runs, a bit each.
+    receiving: AtomicU64,
     /// A MAC to be announced, with [`ANNOUNCED`].
     announce: AtomicU64,
     /// The control thread has ended by itself.
     pub(super) ended: AtomicBool,
     /// Watched by the control thread: a ring broke.
     pub(super) notice: EventFd,
+}
+
+/// Some of a device's queue pairs, at most [`MOST_PAIRS`](super::MOST_PAIRS).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pairs(u64);
+
+impl Pairs {
+    /// How many there are.
+    pub(super) const fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// The `n`th of them.
+    pub(super) fn nth(self, n: u32) -> Option<usize> {
+        // Each step takes the lowest bit off.
+        let rest = (0..n).fold(self.0, |bits, _| bits & bits.wrapping_sub(1));
+        (rest != 0).then(|| rest.trailing_zeros() as usize)
+    }
 }
 
 /// Tells a MAC of zeros from none.
@@ -33,7 +53,30 @@ pub(super) const fn direction(vring: usize) -> Direction {
 impl Device {
     pub(super) fn new(pairs: u16) -> io::Result<Self> {
         let vrings = (0..2 * pairs).map(|_| Vring::new()).collect::<io::Result<_>>()?;
-        Ok(Self { vrings, announce: AtomicU64::new(0), ended: AtomicBool::new(false), notice: eventfd()? })
+        let (receiving, announce) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { vrings, receiving, announce, ended: AtomicBool::new(false), notice: eventfd()? })
+    }
+
+    /// Puts a ring in.
+    pub(super) fn start(&self, vring: usize, running: Running) {
+        let Some(it) = self.vrings.get(vring) else { return };
+        it.start(running);
+        if direction(vring) == Direction::ToGuest {
+            self.receiving.fetch_or(1 << (vring / 2), Ordering::Release);
+        }
+    }
+
+    /// Takes a ring out, and returns its position.
+    pub(super) fn stop(&self, vring: usize) -> Option<u32> {
+        if direction(vring) == Direction::ToGuest {
+            self.receiving.fetch_and(!(1 << (vring / 2)), Ordering::Release);
+        }
+        self.vrings.get(vring)?.stop()
+    }
+
+    /// The pairs by which the guest receives. By the time that one is used, the guest may have stopped it.
+    pub(super) fn receiving(&self) -> Pairs {
+        Pairs(self.receiving.load(Ordering::Acquire))
     }
 
     pub(super) fn vrings(&self) -> &[Vring] {

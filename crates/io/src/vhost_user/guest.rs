@@ -153,9 +153,15 @@ impl Guest {
     /// The switch's queues, on the guest's rings as they are now, without a control plane.
     pub fn attach(&self) -> (impl RxQueue + use<>, impl TxQueue + use<>) {
         let device = Arc::new(Device::new(1).expect("eventfds"));
+        self.attach_to(&device, 0);
+        (Rx::new(Arc::clone(&device), 0), Tx::new(device))
+    }
+
+    /// Puts its rings into a device, as this pair of it. (Several guests are one of several pairs, but for their memory.)
+    pub(super) fn attach_to(&self, device: &Device, pair: usize) {
         let memory = self.memory.shared();
         let rings = [(&self.rx, Direction::ToGuest), (&self.tx, Direction::FromGuest)];
-        for (vring, (driver, direction)) in device.vrings().iter().zip(rings) {
+        for (vring, (driver, direction)) in (2 * pair..).zip(rings) {
             let setup = Setup {
                 size: driver.size(),
                 areas: driver.areas(),
@@ -167,9 +173,8 @@ impl Guest {
             // Where the guest would say that it is.
             let base = driver.base();
             let running = Running::new(Arc::clone(&memory), setup, base, format, None);
-            vring.start(running.expect("sound rings"));
+            device.start(vring, running.expect("sound rings"));
         }
-        (Rx::new(Arc::clone(&device), 0), Tx::new(device, 0))
     }
 
     /// Transmits a frame behind its header, in buffers of these lengths (the last takes the rest).

@@ -203,10 +203,8 @@ impl Session {
     }
 
     fn stop(&mut self, index: usize) {
-        let (Some(state), Some(vring)) = (self.vrings.get_mut(index), self.device.vrings().get(index)) else {
-            return;
-        };
-        if let Some(base) = vring.stop() {
+        let Some(state) = self.vrings.get_mut(index) else { return };
+        if let Some(base) = self.device.stop(index) {
             (state.base, state.running) = (base, false);
         }
     }
@@ -214,9 +212,7 @@ impl Session {
     /// Starts a ring that has everything it needs.
     fn start(&mut self, index: usize) -> Result<(), Refused> {
         let features = self.features;
-        let (Some(state), Some(vring)) = (self.vrings.get_mut(index), self.device.vrings().get(index)) else {
-            return Ok(());
-        };
+        let Some(state) = self.vrings.get_mut(index) else { return Ok(()) };
         let enabled = state.enabled.unwrap_or(!features.has_protocol());
         let ready = enabled && state.kicked && state.size > 0 && !self.memory.regions().is_empty();
         let Some(areas) = state.areas.filter(|_| ready && !state.running) else { return Ok(()) };
@@ -229,7 +225,7 @@ impl Session {
         };
         let (memory, call) = (Arc::clone(&self.memory), state.call.clone());
         let running = Running::new(memory, setup, state.base, Format::new(features), call);
-        vring.start(running.map_err(|source| Refused::Ring { index, source })?);
+        self.device.start(index, running.map_err(|source| Refused::Ring { index, source })?);
         state.running = true;
         Ok(())
     }
@@ -285,8 +281,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for vring in self.device.vrings() {
-            vring.stop();
+        for (index, vring) in self.device.vrings().iter().enumerate() {
+            self.device.stop(index);
             // It fails for none: the one that was there is out.
             let _ = vring.set_kick(None);
         }

@@ -1,12 +1,16 @@
 //! The queues against a pretended guest, without a socket.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use vswitch_wire::testing::frame as build;
 use vswitch_wire::{Csum, FrameBuf, FrameMeta, Gso, GsoKind, Mac, Offload, Segmenter, Tag, checksum, vnet};
 
+use super::device::Device;
 use super::features::Features;
 use super::guest::Guest;
+use super::tx::Tx;
 use crate::{FrameClass, FrameVec, Pool, PoolCache, PoolConfig, RxQueue, TxQueue, TxReport};
 
 const VERSION_1: u64 = 1 << 32;
@@ -266,6 +270,54 @@ fn without_free_frames_a_guest_waits() {
         }
         assert_eq!(seen, (0..9).collect::<Vec<_>>());
         assert_eq!((rx.missed(), guest.sent()), (1, 10), "there are no large frames to wait for");
+    }
+}
+
+/// A guest that starts and stops pairs of queues while flows go to it: each flow keeps its order, and no frame goes
+/// where nobody takes it.
+#[test]
+fn flows_are_spread_over_the_pairs_that_a_guest_receives_by() {
+    const PAIRS: usize = 3;
+    let pool = pool();
+    let mut cache = pool.cache();
+    let device = Arc::new(Device::new(PAIRS as u16).unwrap());
+    let mut pairs = [0; PAIRS].map(|_| Guest::new(features(VERSION_1 | MRG), 64));
+    let mut tx = Tx::new(Arc::clone(&device));
+    let of_flow = |port: u16, number: u8| {
+        let frame = build(Mac([2; 6]), Mac([4; 6])).ip([10, 0, 0, 1], [10, 0, 0, 2]).udp(port, 9);
+        (frame.payload(&[number]).bytes(), FrameMeta::default())
+    };
+    let mut number = 0;
+    for running in [&[][..], &[1], &[0, 1], &[0, 1, 2], &[0, 2], &[2], &[], &[0, 1, 2]] {
+        for (pair, guest) in pairs.iter_mut().enumerate() {
+            device.stop(2 * pair);
+            if running.contains(&pair) {
+                (0..60).for_each(|_| assert!(guest.post(&[200], false)));
+                guest.attach_to(&device, pair);
+            }
+        }
+        number += 2;
+        let batch: Vec<_> =
+            [number, number + 1].iter().flat_map(|n| (0..16).map(|p| of_flow(p, *n))).collect();
+        let report = send(&mut tx, &mut cache, &batch);
+        let expected = if running.is_empty() { (0, 32) } else { (32, 0) };
+        assert_eq!((report.sent, report.full), expected, "{running:?}");
+        let mut seen = Vec::new();
+        for (pair, guest) in pairs.iter_mut().enumerate() {
+            let got: Vec<_> = std::iter::from_fn(|| guest.receive().map(|(_, bytes)| bytes)).collect();
+            assert_eq!(!got.is_empty(), running.contains(&pair), "{running:?}: pair {pair} has its share");
+            for port in 0..16 {
+                let flow = [of_flow(port, number).0, of_flow(port, number + 1).0];
+                let of_it: Vec<_> = got.iter().filter(|bytes| flow.contains(bytes)).cloned().collect();
+                assert!(
+                    of_it.is_empty() || of_it == flow,
+                    "flow {port} in order, and by one pair: {of_it:?}"
+                );
+            }
+            seen.extend(got);
+            guest.reboot();
+        }
+        assert_eq!(seen.len(), report.sent as usize);
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use vswitch_wire::{FrameBuf, Offload, Segmenter, checksum, is_tunnelled, l4_header_end, vlan, vnet};
+use vswitch_wire::{FrameBuf, Offload, Segmenter, checksum, flow, is_tunnelled, l4_header_end, vlan, vnet};
 
 use super::buffers::Buffers;
 use super::device::Device;
@@ -24,16 +24,36 @@ const SPREAD: usize = 128;
 /// A way to the guest for one worker.
 pub(super) struct Tx {
     device: Arc<Device>,
-    /// The pair that is looked at first.
-    pair: usize,
+    /// For each frame of a batch which of the guest's pairs it goes by; empty where there is one.
+    ways: Vec<u32>,
     /// Holds one segment.
     segment: Box<[u8]>,
 }
 
 impl Tx {
-    pub(super) fn new(device: Arc<Device>, worker: usize) -> Self {
-        let pair = worker % device.pairs().max(1);
-        Self { device, pair, segment: vec![0; LARGE_CAPACITY].into() }
+    pub(super) fn new(device: Arc<Device>) -> Self {
+        Self { device, ways: Vec::new(), segment: vec![0; LARGE_CAPACITY].into() }
+    }
+
+    /// Sends those of the frames whose way is `way`.
+    fn send_by(&mut self, pair: usize, way: u32, frames: &mut [Frame], report: &mut TxReport) {
+        let Some(vring) = self.device.receiveq(pair) else { return };
+        let (ways, segment) = (self.ways.as_slice(), &mut self.segment);
+        let count = if ways.is_empty() { frames.len() } else { ways.iter().filter(|w| **w == way).count() };
+        if count == 0 {
+            return;
+        }
+        let mut ways = ways.iter();
+        let frames = frames.iter_mut().filter(|_| ways.next().is_none_or(|w| *w == way));
+        let result = vring.work(|Running { memory, ring, format, taken, .. }| match ring {
+            Ring::Split(queue) => {
+                Stock { queue, memory, format, taken, used: 0 }.send_all(frames, count, segment, report)
+            }
+            Ring::Packed(queue) => {
+                Stock { queue, memory, format, taken, used: 0 }.send_all(frames, count, segment, report)
+            }
+        });
+        self.device.note(result);
     }
 }
 
@@ -44,22 +64,16 @@ impl TxQueue for Tx {
             let _ = vlan::push(frame);
         }
         let mut report = TxReport::default();
-        let pairs = self.device.pairs();
-        // The guest may use fewer pairs than there are.
-        for pair in (0..pairs).map(|i| (self.pair + i) % pairs) {
-            let Some(vring) = self.device.receiveq(pair) else { continue };
-            let (frames, segment, report) = (frames.as_mut_slice(), &mut self.segment, &mut report);
-            let result = vring.work(|Running { memory, ring, format, taken, .. }| match ring {
-                Ring::Split(queue) => {
-                    Stock { queue, memory, format, taken, used: 0 }.send_all(frames, segment, report)
-                }
-                Ring::Packed(queue) => {
-                    Stock { queue, memory, format, taken, used: 0 }.send_all(frames, segment, report)
-                }
-            });
-            let broke = result.is_err();
-            if self.device.note(result).is_some() || broke {
-                break;
+        let pairs = self.device.receiving();
+        self.ways.clear();
+        if pairs.count() > 1 {
+            // A flow keeps to one pair, and so its order.
+            let way = |frame: &Frame| u64::from(flow::hash(frame.bytes())) * u64::from(pairs.count());
+            self.ways.extend(frames.as_slice().iter().map(|frame| (way(frame) >> 32) as u32));
+        }
+        for way in 0..pairs.count() {
+            if let Some(pair) = pairs.nth(way) {
+                self.send_by(pair, way, frames.as_mut_slice(), &mut report);
             }
         }
         // Where there is no ring: there is nobody to take them.
@@ -100,14 +114,16 @@ struct Stock<'a, Q> {
 }
 
 impl<Q: Virtqueue> Stock<'_, Q> {
-    fn send_all(
+    /// Sends these frames, `count` of them.
+    fn send_all<'f>(
         mut self,
-        frames: &mut [Frame],
+        frames: impl Iterator<Item = &'f mut Frame>,
+        count: usize,
         segment: &mut [u8],
         report: &mut TxReport,
     ) -> Result<(), Broken> {
         self.taken.clear();
-        self.queue.take(self.memory, frames.len(), self.taken)?;
+        self.queue.take(self.memory, count, self.taken)?;
         for frame in frames {
             match self.send(frame, segment) {
                 Ok(()) => {

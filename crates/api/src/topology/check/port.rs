@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Checker, FirstSeen};
 use crate::topology::{
-    Kind, MTU_RANGE, PORTS_MAX, Port, Role, SOCKET_PATH_MAX, TRUNK_ENTRIES_MAX, TRUNK_MAX,
+    Kind, MTU_RANGE, PORTS_MAX, Port, QUEUES_RANGE, Role, SOCKET_PATH_MAX, TRUNK_ENTRIES_MAX, TRUNK_MAX,
 };
 
 /// The longest name of a netdev: the kernel's IFNAMSIZ less its NUL.
@@ -28,6 +28,7 @@ impl Checker<'_> {
                 self.check_netdev(&path, port, netdev);
             }
             self.check_socket(&path, port, &mut sockets);
+            self.check_queues(&path, port);
             self.check_attachment(&path, port);
             self.check_limits(&path, port);
         }
@@ -63,6 +64,20 @@ impl Checker<'_> {
                     self.report(at, what, "give each port its own socket");
                 }
             }
+        }
+    }
+
+    /// How many queues a guest may use is said; of a netdev all are served.
+    fn check_queues(&mut self, path: &str, port: &Port) {
+        let Some(queues) = port.queues else { return };
+        let at = format!("{path}.queues");
+        if port.kind != Kind::VhostUser {
+            let what = format!("queues is for ports of kind vhost-user, and this one is {}", port.kind);
+            let mend = "leave queues out: a netdev is served with all that it has (ethtool -L sets how many)";
+            self.report(at, what, mend);
+        } else if !QUEUES_RANGE.contains(&queues) {
+            let mend = format!("use {} to {}", QUEUES_RANGE.start(), QUEUES_RANGE.end());
+            self.report(at, format!("{queues} is out of range"), mend);
         }
     }
 
