@@ -11,12 +11,13 @@ mod qemu;
 mod uml;
 
 use std::env;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use vswitch_api::response::LinkState;
-use vswitch_netns::{Namespace, Process};
+use vswitch_netns::Process;
 use vswitch_tests::{Frame, Host, Lab, Raw, SOON, Witness, scenario, topology_file, wait_until};
 use vswitch_wire::Mac;
 
@@ -55,39 +56,10 @@ name = "other2"
 port = "other2"
 "#;
 
-/// Boots two guests that run the test `test` as their first process, one for each NIC.
-fn boot(test: &str, namespace: &Namespace, nics: [Nic; 2]) -> [Guest; 2] {
-    let [first, second] = nics;
-    let mut guests = [
-        uml::start("vm1", test, namespace, &first, "10.0.0.1"),
-        uml::start("vm2", test, namespace, &second, "10.0.0.2"),
-    ];
-    guests.iter_mut().for_each(Guest::boot);
-    guests
-}
-
 /// Makes a tap as libvirt does for QEMU.
 fn make_tap(lab: &Lab, tap: &str) {
     for command in ["tuntap add mode tap vnet_hdr dev", "link set up dev"] {
         lab.switch.namespace.run("ip", command.split(' ').chain([tap])).unwrap();
-    }
-}
-
-/// Ping and TCP between guests and with a host of their network, as their kernels do it by default, and with finished
-/// frames of one segment from one side.
-fn talk(lab: &Lab, [vm1, vm2]: &mut [Guest; 2]) {
-    lab.wait_up(["vm1", "vm2"]);
-    assert!(vm1.reaches("10.0.0.2") && vm1.reaches("10.0.0.9"));
-    assert!(lab.host("host").reaches("10.0.0.1") && lab.host("host").reaches("10.0.0.2"));
-    vm1.sends_tcp_to(vm2);
-    vm2.sends_tcp_to(vm1);
-    let link = vm1.link;
-    // What it receives stays: without GRO this kernel's taps have no room for what others send in large frames.
-    vm1.run(&["ethtool", "-K", link, "tx", "off", "tso", "off", "gso", "off"]);
-    vm1.sends_tcp_to(vm2);
-    vm2.sends_tcp_to(vm1);
-    for guest in [vm1, vm2] {
-        assert_eq!(guest.checksum_errors(), 0, "{guest:?}");
     }
 }
 
@@ -98,38 +70,96 @@ fn others_see_nothing(lab: &Lab, other1: &Raw) {
     other1.sees([last]);
 }
 
-#[test]
-fn guests_on_vhost_user() {
-    if agent::is_inside() {
-        agent::run();
+/// Ports for taps beside those for vhost-user.
+const TAPS: &str = r#"
+[[port]]
+name = "vm4"
+netdev = "tap-vm4"
+access = "red"
+
+[[port]]
+name = "vm5"
+netdev = "tap-vm5"
+access = "red"
+"#;
+
+/// In one network a guest of QEMU and one of user-mode Linux, each on vhost-user and on a tap; in another network one
+/// with the address of the first.
+struct OfBothKinds {
+    red: [Guest; 4],
+    blue: Guest,
+}
+
+impl OfBothKinds {
+    const TEST: &str = "guests_of_both_kinds";
+
+    fn boot(lab: &Lab) -> Self {
+        let boot = Boot::new(&lab.switch.file(""));
+        let namespace = &lab.switch.namespace;
+        let socket = |port: &str| lab.switch.file(&format!("{port}.sock"));
+        ["tap-vm4", "tap-vm5"].iter().for_each(|tap| make_tap(lab, tap));
+        let of_qemu =
+            |name, nic: &qemu::Nic, address| qemu::start(name, Self::TEST, namespace, nic, address, &boot);
+        let of_uml = |name, nic: &Nic, address| uml::start(name, Self::TEST, namespace, nic, address);
+        let mut guests = Self {
+            red: [
+                of_qemu("vm1", &qemu::Nic::Listens(socket("vm1")), "10.0.0.1"),
+                of_uml("vm2", &Nic::VhostUser(socket("vm2")), "10.0.0.2"),
+                of_qemu("vm4", &qemu::Nic::Tap("tap-vm4"), "10.0.0.4"),
+                of_uml("vm5", &Nic::Tap("tap-vm5"), "10.0.0.5"),
+            ],
+            blue: of_uml("vm3", &Nic::VhostUser(socket("vm3")), "10.0.0.1"),
+        };
+        guests.red.iter_mut().chain([&mut guests.blue]).for_each(Guest::boot);
+        lab.wait_up(["vm1", "vm2", "vm3", "vm4", "vm5"]);
+        guests
     }
-    // User-mode Linux can connect, and cannot listen.
-    let topology = topology_file("kvm-vhost-user.toml").replace("role = \"client\"", "") + HOSTS;
-    scenario(&topology, |lab| {
-        let [other1] = lab.raw(["other1"]);
-        let nics = ["vm1.sock", "vm2.sock"].map(|name| Nic::VhostUser(lab.switch.file(name)));
-        let mut guests = boot("guests_on_vhost_user", &lab.switch.namespace, nics);
-        talk(lab, &mut guests);
-        let front_end = lab.switch.port("vm1").front_end.unwrap();
-        assert!(front_end.slow.is_empty() && front_end.features.len() >= 10, "{front_end:?}");
-        let waits = lab.switch.port("vm3").reason.unwrap();
-        assert!(waits.contains("waits for a front end"), "{waits}");
-        others_see_nothing(lab, &other1);
-    });
+
+    /// Every guest to every other.
+    #[track_caller]
+    fn each_pair(&mut self, mut talk: impl FnMut(&mut Guest, &mut Guest)) {
+        for first in 0..self.red.len() {
+            for second in 0..self.red.len() {
+                if let Ok([from, to]) = self.red.get_disjoint_mut([first, second]) {
+                    talk(from, to);
+                }
+            }
+        }
+    }
 }
 
 #[test]
-fn guests_on_taps() {
+fn guests_of_both_kinds() {
     if agent::is_inside() {
         agent::run();
     }
-    let topology = topology_file("kvm-tap.toml") + HOSTS;
+    // User-mode Linux takes no device of several pairs of queues.
+    let topology = topology_file("kvm-vhost-user.toml").replace("queues = 2", "") + HOSTS + TAPS;
     scenario(&topology, |lab| {
         let [other1] = lab.raw(["other1"]);
-        ["tap-vm1", "tap-vm2"].iter().for_each(|tap| make_tap(lab, tap));
-        let mut guests = boot("guests_on_taps", &lab.switch.namespace, ["tap-vm1", "tap-vm2"].map(Nic::Tap));
-        talk(lab, &mut guests);
+        let mut guests = OfBothKinds::boot(lab);
+        guests.each_pair(|from, to| assert!(from.reaches(to.address), "{} from {from:?}", to.address));
+        for guest in &mut guests.red {
+            assert!(guest.reaches("10.0.0.9") && lab.host("host").reaches(guest.address), "{guest:?}");
+        }
+        guests.each_pair(Guest::sends_tcp_to);
+        // One on vhost-user, and one on a tap. What they receive stays: without GRO user-mode Linux' taps have no room
+        // for what others send in large frames.
+        for guest in &mut guests.red[1..3] {
+            guest.run(&["ethtool", "-K", guest.link, "tx", "off", "tso", "off", "gso", "off"]);
+        }
+        guests.each_pair(Guest::sends_tcp_to);
+        for guest in &mut guests.red {
+            assert_eq!(guest.checksum_errors(), 0, "{guest:?}");
+        }
+        for port in ["vm1", "vm2"] {
+            let front_end = lab.switch.port(port).front_end.unwrap();
+            assert!(front_end.slow.is_empty() && front_end.features.len() >= 10, "{front_end:?}");
+        }
         others_see_nothing(lab, &other1);
+        // That was all that the third ever received.
+        wait_until("the last frame is there", SOON, || guests.blue.received() > 0);
+        assert_eq!(guests.blue.received(), 1);
     });
 }
 
@@ -138,13 +168,8 @@ fn guests_on_taps() {
 /// share its CPUs.
 const OUTAGE: Duration = Duration::from_secs(5);
 
-/// A port for a tap beside those for vhost-user.
-const TAP: &str = r#"
-[[port]]
-name = "vm4"
-netdev = "tap-vm4"
-access = "red"
-"#;
+/// Pairs of queues that a guest has.
+const QUEUES: u32 = 2;
 
 /// A guest of QEMU on a port of each kind, by either end of the socket. Each has its own kernel, and none of these is
 /// booted anew because of what becomes of the switch.
@@ -152,7 +177,7 @@ struct OfQemu {
     boot: Boot,
     /// On vhost-user, where QEMU listens.
     vm1: Guest,
-    /// On vhost-user, where the switch listens.
+    /// On vhost-user, where the switch listens, with several pairs of queues.
     vm2: Guest,
     /// On a tap that QEMU makes, as it does by default.
     vm4: Guest,
@@ -167,7 +192,7 @@ impl OfQemu {
             qemu::start(name, Self::TEST, &lab.switch.namespace, nic, address, &boot)
         };
         let vm1 = start("vm1", &qemu::Nic::Listens(lab.switch.file("vm1.sock")), "10.0.0.1");
-        let vm2 = start("vm2", &qemu::Nic::Connects(lab.switch.file("vm2.sock")), "10.0.0.2");
+        let vm2 = start("vm2", &qemu::Nic::Connects(lab.switch.file("vm2.sock"), QUEUES), "10.0.0.2");
         let vm4 = Self::start_vm4(lab, &boot);
         let mut guests = Self { boot, vm1, vm2, vm4 };
         [&mut guests.vm1, &mut guests.vm2, &mut guests.vm4].into_iter().for_each(Guest::boot);
@@ -206,9 +231,27 @@ impl OfQemu {
         self.vm4.exchanges_tcp_with(host, "10.0.0.9");
     }
 
-    /// The daemon is killed while a host pings guests on vhost-user, and started again: nobody touches the guests.
+    /// A guest of one processor begins with one pair; then it takes up all, and what it receives comes by each.
     #[track_caller]
-    fn outlive_the_switch(&self, lab: &mut Lab) {
+    fn use_all_queues(&mut self, lab: &Lab) {
+        let running = || lab.switch.port("vm2").front_end.map(|front_end| front_end.queue_pairs);
+        assert_eq!((lab.switch.port("vm2").queues, running()), (QUEUES, Some(1)));
+        self.vm2.run(&["ethtool", "-L", self.vm2.link, "combined", &QUEUES.to_string()]);
+        wait_until("all pairs run", SOON, || running() == Some(QUEUES));
+        let to = SocketAddr::new(self.vm2.address.parse().unwrap(), 9);
+        let send =
+            || (0..64).try_for_each(|_| UdpSocket::bind("0.0.0.0:0")?.send_to(b"a flow", to).map(|_| ()));
+        lab.host("host").namespace.enter(send).unwrap().unwrap();
+        wait_until("each pair has flows", SOON, || {
+            self.vm2.received_by_queue().iter().filter(|count| **count > 0).count() == QUEUES as usize
+        });
+    }
+
+    /// The daemon is killed while a host pings guests on vhost-user, and started again: nobody touches the guests.
+    /// A TCP connection goes on as well.
+    #[track_caller]
+    fn outlive_the_switch(&mut self, lab: &mut Lab) {
+        let upload = self.vm1.begin_to_receive(lab.host("host"));
         let pings = [&self.vm1, &self.vm2].map(|guest| Pings::start(lab.host("host"), guest.address));
         let started = now();
         for pings in &pings {
@@ -221,6 +264,7 @@ impl OfQemu {
         println!("answers again {outages:?} after the kill");
         assert!(outages.iter().all(|outage| *outage < OUTAGE), "{outages:?}");
         lab.wait_up(["vm1", "vm2", "vm4", "host", "other1", "other2"]);
+        self.vm1.receive_the_rest(upload);
     }
 
     /// QEMU is killed, its tap goes with it, and both come back.
@@ -239,7 +283,7 @@ fn guests_of_qemu() {
     if agent::is_inside() {
         agent::run();
     }
-    let topology = topology_file("kvm-vhost-user.toml") + HOSTS + TAP;
+    let topology = topology_file("kvm-vhost-user.toml") + HOSTS + TAPS;
     scenario(&topology, |lab| {
         let [other1] = lab.raw(["other1"]);
         let mut guests = OfQemu::boot(lab);
@@ -248,6 +292,7 @@ fn guests_of_qemu() {
             guests.transfer(lab.host("host"));
         };
         all_talk(lab, &mut guests);
+        guests.use_all_queues(lab);
         for guest in [&mut guests.vm1, &mut guests.vm4] {
             guest.run(&["ethtool", "-K", guest.link, "tx", "off", "tso", "off", "gso", "off"]);
         }

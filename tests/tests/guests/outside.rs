@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -108,21 +108,39 @@ impl Guest {
         other.must(&Order::Received);
     }
 
-    /// Bytes by TCP from a host and back to it, each of which has to come as it was sent.
+    /// A host begins to send bytes by TCP.
     #[track_caller]
-    pub(crate) fn exchanges_tcp_with(&mut self, host: &Host, address: &str) {
+    pub(crate) fn begin_to_receive(&mut self, host: &Host) -> Upload {
         let len = self.len;
         let at = SocketAddr::new(self.address.parse().expect("an address"), 5001);
         self.must(&Order::Receive(at, len));
-        let to_guest = || {
-            let mut stream = TcpStream::connect_timeout(&at, SOON)?;
+        let connect = || {
+            let stream = TcpStream::connect_timeout(&at, SOON)?;
             stream.set_write_timeout(Some(SOON))?;
-            stream.write_all(&payload(len))
+            Ok::<_, io::Error>(stream)
         };
-        let sent = host.namespace.enter(to_guest).expect("the host's namespace");
-        sent.unwrap_or_else(|error| panic!("to {self:?}: {error}"));
-        self.must(&Order::Received);
+        let stream = host.namespace.enter(connect).expect("the host's namespace");
+        let stream = stream.unwrap_or_else(|error| panic!("to {self:?}: {error}"));
+        let mut upload = Upload { stream, rest: payload(len) };
+        upload.send(len / 2).unwrap_or_else(|error| panic!("to {self:?}: {error}"));
+        upload
+    }
 
+    /// The host sends the rest, and all has come as it was sent.
+    #[track_caller]
+    pub(crate) fn receive_the_rest(&mut self, mut upload: Upload) {
+        upload.send(usize::MAX).unwrap_or_else(|error| panic!("to {self:?}: {error}"));
+        drop(upload);
+        self.must(&Order::Received);
+    }
+
+    /// Bytes by TCP from a host and back to it, each of which has to come as it was sent.
+    #[track_caller]
+    pub(crate) fn exchanges_tcp_with(&mut self, host: &Host, address: &str) {
+        let upload = self.begin_to_receive(host);
+        self.receive_the_rest(upload);
+
+        let len = self.len;
         let at = SocketAddr::new(address.parse().expect("an address"), 0);
         let listener = host.namespace.enter(|| TcpListener::bind(at)).expect("the host's namespace");
         let listener = listener.expect("the host listens");
@@ -136,6 +154,24 @@ impl Guest {
         assert!(received == payload(len), "from {self:?}: {len} bytes sent, {} received", received.len());
     }
 
+    /// Frames that have come.
+    #[track_caller]
+    pub(crate) fn received(&mut self) -> u64 {
+        let count = self.run(&["cat", &format!("/sys/class/net/{}/statistics/rx_packets", self.link)]);
+        count.trim().parse().expect("a number")
+    }
+
+    /// Frames that have come, by each queue of a virtio network device.
+    #[track_caller]
+    pub(crate) fn received_by_queue(&mut self) -> Vec<u64> {
+        let shown = self.run(&["ethtool", "-S", self.link]);
+        let of_queue = |line: &str| {
+            let (name, count) = line.trim().strip_prefix("rx_queue_")?.split_once(": ")?;
+            name.ends_with("_packets").then(|| count.parse().expect("a number"))
+        };
+        shown.lines().filter_map(of_queue).collect()
+    }
+
     /// Checksums of IP, TCP, UDP and ICMP that were found wrong in the guest (proc(5), `/proc/net/snmp`).
     #[track_caller]
     pub(crate) fn checksum_errors(&mut self) -> u64 {
@@ -145,6 +181,20 @@ impl Guest {
         let errors: Vec<_> = pairs.filter(|(name, _)| name.ends_with("InCsumErrors")).collect();
         assert!(errors.len() >= 3, "{shown}");
         errors.iter().map(|(_, count)| count.parse::<u64>().expect("a number")).sum()
+    }
+}
+
+/// Bytes that a host sends to a guest.
+pub(crate) struct Upload {
+    stream: TcpStream,
+    rest: Vec<u8>,
+}
+
+impl Upload {
+    /// Sends the next `len`, or all that is left.
+    fn send(&mut self, len: usize) -> io::Result<()> {
+        let rest = self.rest.split_off(len.min(self.rest.len()));
+        self.stream.write_all(&std::mem::replace(&mut self.rest, rest))
     }
 }
 

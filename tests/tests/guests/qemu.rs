@@ -17,8 +17,8 @@ pub(crate) enum Nic {
     Tap(&'static str),
     /// The socket of a vhost-user port, on which QEMU listens.
     Listens(PathBuf),
-    /// The socket of a vhost-user port, which QEMU connects to, again when it is lost.
-    Connects(PathBuf),
+    /// The socket of a vhost-user port, which QEMU connects to, again when it is lost; and so many pairs of queues.
+    Connects(PathBuf, u32),
 }
 
 impl Nic {
@@ -26,20 +26,22 @@ impl Nic {
     fn add_to(&self, command: &mut Command, address: &str) {
         let number: u8 = address.rsplit('.').next().and_then(|last| last.parse().ok()).expect("an address");
         let card = format!("virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},romfile=");
-        let socket = match self {
+        let (socket, queues) = match self {
             Self::Tap(tap) => {
                 let netdev = format!("tap,id=n0,ifname={tap},script=no,downscript=no");
                 command.args(["-machine", "q35", "-netdev", &netdev, "-device", &card]);
                 return;
             }
-            Self::Listens(socket) => format!("{},server=on,wait=off", socket.display()),
-            Self::Connects(socket) => format!("{},reconnect=1", socket.display()),
+            Self::Listens(socket) => (format!("{},server=on,wait=off", socket.display()), 1),
+            Self::Connects(socket, queues) => (format!("{},reconnect=1", socket.display()), *queues),
         };
         command.args(["-object", &format!("memory-backend-memfd,id=ram0,size={MEMORY},share=on")]);
         command.args(["-machine", "q35,memory-backend=ram0"]);
         command.args(["-chardev", &format!("socket,id=vu0,path={socket}")]);
-        command.args(["-netdev", "type=vhost-user,id=n0,chardev=vu0,vhostforce=on"]);
-        command.args(["-device", &format!("{card},vectors=0")]);
+        command
+            .args(["-netdev", &format!("type=vhost-user,id=n0,chardev=vu0,vhostforce=on,queues={queues}")]);
+        let several = if queues > 1 { ",mq=on" } else { "" };
+        command.args(["-device", &format!("{card},vectors=0{several}")]);
     }
 }
 
