@@ -8,7 +8,8 @@ use crate::{Result, shell};
 /// libFuzzer is built from its sources.
 const GXX: Package = Package { name: "g++", program: "c++", purpose: "build libFuzzer" };
 
-/// Runs one target, or all, each for so long. What it finds worth keeping stays in `fuzz/corpus`, for the next time.
+/// Runs one target, or all, each for so long. It begins with the inputs of `fuzz/corpus`; what it finds worth keeping
+/// stays in `fuzz/found`, for the next time.
 pub(crate) async fn run(target: Option<&str>, time: Duration) -> Result<()> {
     let targets = targets()?;
     let known = targets.join(", ");
@@ -24,10 +25,13 @@ pub(crate) async fn run(target: Option<&str>, time: Duration) -> Result<()> {
     shell::run(build).await?;
     for name in wanted {
         shell::title(&format!("Fuzzing {name}"));
-        let corpus = format!("corpus/{name}");
-        std::fs::create_dir_all(shell::root().join("fuzz").join(&corpus))?;
         let mut fuzz = cargo();
-        fuzz.args(["run", "--locked", "--release", "--quiet", "--bin", &name, "--", &corpus]);
+        fuzz.args(["run", "--locked", "--release", "--quiet", "--bin", &name, "--"]);
+        // The first is where new inputs go.
+        for inputs in [format!("found/{name}"), format!("corpus/{name}")] {
+            std::fs::create_dir_all(shell::root().join("fuzz").join(&inputs))?;
+            fuzz.arg(inputs);
+        }
         // The time is looked at between inputs; one that takes seconds is a failure too.
         fuzz.arg(format!("-max_total_time={}", time.as_secs().max(1))).args(["-timeout=10", "-verbosity=0"]);
         fuzz.arg("-print_final_stats=1");
