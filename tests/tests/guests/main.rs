@@ -267,6 +267,27 @@ impl OfQemu {
         self.vm1.receive_the_rest(upload);
     }
 
+    /// A port that is deleted takes the guest's link down, whoever listens, and up when it is there again.
+    #[track_caller]
+    fn follow_the_ports(&mut self, lab: &Lab) {
+        let sockets = [("vm1", "client"), ("vm2", "server")]
+            .map(|(port, role)| (port, role, lab.switch.file(&format!("{port}.sock")).display().to_string()));
+        for (port, _, _) in &sockets {
+            lab.switch.change(&["port", "del", port]);
+        }
+        for guest in [&mut self.vm1, &mut self.vm2] {
+            wait_until("the guest's link is down", SOON, || !guest.has_carrier());
+        }
+        for (port, role, socket) in &sockets {
+            let kind = ["--kind", "vhost-user", "--socket", socket, "--role", role, "--queues", "2"];
+            lab.switch.change(&[&["port", "add", port, "--access", "red"], &kind[..]].concat());
+        }
+        lab.wait_up(["vm1", "vm2"]);
+        for guest in [&mut self.vm1, &mut self.vm2] {
+            wait_until("the guest's link is up", SOON, || guest.has_carrier());
+        }
+    }
+
     /// QEMU is killed, its tap goes with it, and both come back.
     #[track_caller]
     fn restart_vm4(&mut self, lab: &Lab) {
@@ -300,6 +321,7 @@ fn guests_of_qemu() {
         guests.outlive_the_switch(lab);
         all_talk(lab, &mut guests);
         guests.restart_vm4(lab);
+        guests.follow_the_ports(lab);
         all_talk(lab, &mut guests);
         for guest in [&mut guests.vm1, &mut guests.vm2, &mut guests.vm4] {
             assert_eq!(guest.checksum_errors(), 0, "{guest:?}");

@@ -154,6 +154,12 @@ impl Guest {
         assert!(received == payload(len), "from {self:?}: {len} bytes sent, {} received", received.len());
     }
 
+    /// The link is up, as the guest sees it.
+    #[track_caller]
+    pub(crate) fn has_carrier(&mut self) -> bool {
+        self.run(&["cat", &format!("/sys/class/net/{}/carrier", self.link)]).trim() == "1"
+    }
+
     /// Frames that have come.
     #[track_caller]
     pub(crate) fn received(&mut self) -> u64 {
