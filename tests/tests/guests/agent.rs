@@ -47,6 +47,8 @@ pub(crate) enum Order {
     Send(SocketAddr, usize),
     /// Says what became of [`Order::Receive`].
     Received,
+    /// Boots anew, without an answer.
+    Reboot,
 }
 
 /// What came of it: an exit code, and what was printed.
@@ -140,6 +142,7 @@ fn obey(order: Order, transfers: &mut Transfers) -> io::Result<Answer> {
             let output = format!("{sent} bytes were sent, {received} received, the same: {is_same}");
             Ok(Answer { code: i32::from(!is_same), output })
         }
+        Order::Reboot => Err(reboot(RebootMode::RB_AUTOBOOT).expect_err("it does not return").into()),
     }
 }
 

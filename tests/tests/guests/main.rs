@@ -267,6 +267,19 @@ impl OfQemu {
         self.vm1.receive_the_rest(upload);
     }
 
+    /// A guest of each kind of port boots anew, which QEMU itself outlives.
+    #[track_caller]
+    fn reboot(&mut self, lab: &Lab) {
+        for guest in [&mut self.vm1, &mut self.vm4] {
+            guest.reboot();
+        }
+        wait_until("the rings of the guest rest", SOON, || lab.switch.port("vm1").state == LinkState::Down);
+        for guest in [&mut self.vm1, &mut self.vm4] {
+            guest.boot();
+        }
+        lab.wait_up(["vm1", "vm4"]);
+    }
+
     /// A port that is deleted takes the guest's link down, whoever listens, and up when it is there again.
     #[track_caller]
     fn follow_the_ports(&mut self, lab: &Lab) {
@@ -321,6 +334,7 @@ fn guests_of_qemu() {
         guests.outlive_the_switch(lab);
         all_talk(lab, &mut guests);
         guests.restart_vm4(lab);
+        guests.reboot(lab);
         guests.follow_the_ports(lab);
         all_talk(lab, &mut guests);
         for guest in [&mut guests.vm1, &mut guests.vm2, &mut guests.vm4] {

@@ -63,6 +63,12 @@ impl Guest {
         self.run(&["ip", "link", "set", "dev", self.link, "up"]);
     }
 
+    /// Has it boot anew: [`Guest::boot`] waits for that.
+    pub(crate) fn reboot(&mut self) {
+        let line = serde_json::to_string(&Order::Reboot).expect("it is JSON");
+        writeln!(self.orders, "{line}").expect("the guest is there");
+    }
+
     /// Ends what runs it, at once.
     pub(crate) fn kill(&mut self) {
         self.process.signal(Signal::SIGKILL).expect("it runs");

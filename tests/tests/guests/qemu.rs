@@ -54,7 +54,7 @@ const MEMORY: &str = "160M";
 pub(crate) fn command(namespace: &Namespace) -> Command {
     let mut command = namespace.command("qemu-system-x86_64");
     command.args(["-accel", "tcg", "-cpu", "qemu64", "-smp", "1", "-m", MEMORY]);
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command
 }
 
