@@ -8,15 +8,15 @@
 //! |---|---|
 //! | `memory`, `vanish` | the guest's memory, mapped; what happens when it is taken away |
 //! | `ring`, `buffers` | both kinds of virtqueue, the device's side |
+//! | `record` | where packed rings are, for whoever comes after this process |
 //! | `rx`, `tx`, `features` | frames, and the unfinished work that was agreed upon |
 //! | `message`, `session` | the protocol, without input or output |
 //! | `connection`, `control` | the socket and the thread |
 //! | `vring`, `device` | what workers and the control thread share: a ring behind a lock that is held for one batch |
 //!
 //! A port without a front end is open, receives nothing and drops what is sent to it; [`Watch`] tells when that
-//! changes. A front end may leave and come back, as may the switch: rings are taken up where they are. (That holds
-//! for split rings. The position in a packed one is in no shared memory; a front end that loses its back end without
-//! a word has to set it up anew.)
+//! changes. A front end may leave and come back, as may the switch: rings are taken up where they are. That of a packed
+//! ring is in no shared memory, and told by the record in [`Config::record`].
 //!
 //! Trust: a guest can stop its own rings at most, see [`ring`]. A front end can do no more, but for one thing: one
 //! that clears `O_NONBLOCK` of what it is interrupted by, and fills it, makes the worker wait.
@@ -45,6 +45,7 @@ mod features;
 pub mod guest;
 mod memory;
 mod message;
+mod record;
 mod ring;
 mod rx;
 mod session;
@@ -59,6 +60,7 @@ pub use ring::Broken;
 
 use control::{Control, Shared, Source};
 use device::Device;
+use record::Records;
 use rx::Rx;
 use tx::Tx;
 use vring::{eventfd, signal};
@@ -88,6 +90,9 @@ pub struct Config {
     pub role: Role,
     /// Queue pairs that a guest may use, at most [`MOST_PAIRS`].
     pub pairs: u16,
+    /// The file in which it is written down where packed rings are, for the process that opens the port after this one.
+    /// It stays while there is something in it.
+    pub record: Option<PathBuf>,
 }
 
 /// What is known of a port's front end.
@@ -139,7 +144,10 @@ pub fn open(config: &Config, workers: usize) -> Result<(Opened, Watch), OpenErro
     if UnixAddr::new(&config.socket).is_err() {
         return Err(OpenError::Refused(format!("`{path}` is too long for the name of a socket")));
     }
-    let device = Device::new(config.pairs).map(Arc::new).map_err(OpenError::at("make eventfds"))?;
+    let record = |path| Records::open(path, 2 * usize::from(config.pairs)).map(Arc::new);
+    let records = config.record.as_deref().map(record).transpose();
+    let device = Device::new(config.pairs, records.as_ref().ok().and_then(Option::as_ref));
+    let device = device.map(Arc::new).map_err(OpenError::at("make eventfds"))?;
     let shared = eventfd().map(|changed| Arc::new(Shared { state: Mutex::default(), changed }));
     let shared = shared.map_err(OpenError::at("make an eventfd"))?;
     let stop = eventfd().map(Arc::new).map_err(OpenError::at("make an eventfd"))?;
@@ -157,7 +165,12 @@ pub fn open(config: &Config, workers: usize) -> Result<(Opened, Watch), OpenErro
     guard.thread = Some(thread.map_err(OpenError::at("start a thread"))?);
     let rx = (0..device.pairs()).map(|pair| Box::new(Rx::new(Arc::clone(&device), pair)) as Box<dyn RxQueue>);
     let tx = (0..workers).map(|_| Box::new(Tx::new(Arc::clone(&device))) as Box<dyn TxQueue>);
-    let opened = Opened { rx: rx.collect(), tx: tx.collect(), facts: facts(config), guard: Box::new(guard) };
+    let mut facts = facts(config);
+    if let Err(error) = records {
+        facts.why +=
+            &format!("; its packed rings do not outlive a killed switch: no record of them: {error}");
+    }
+    let opened = Opened { rx: rx.collect(), tx: tx.collect(), facts, guard: Box::new(guard) };
     Ok((opened, Watch(shared)))
 }
 

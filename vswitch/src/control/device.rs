@@ -192,7 +192,7 @@ impl Opener {
             Role::Client => vhost_user::Role::Client,
         };
         let pairs = port.queues.unwrap_or(1);
-        let config = vhost_user::Config { socket: socket.to_owned(), role, pairs };
+        let config = vhost_user::Config { socket: socket.to_owned(), role, pairs, record: None };
         vhost_user::open(&config, self.workers).map(|(opened, watch)| (opened, Some(watch)))
     }
 

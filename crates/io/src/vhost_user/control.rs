@@ -83,7 +83,11 @@ impl Control {
             };
             let reason = match &over {
                 Over::Stopped => return,
-                Over::Closed(Closed::End) => None,
+                Over::Closed(Closed::End) => {
+                    // Its guest is gone. One that was sent away has it still, and may come back.
+                    self.device.forget();
+                    None
+                }
                 over => Some(over.to_string()),
             };
             self.update(|state| {

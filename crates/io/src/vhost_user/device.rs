@@ -1,11 +1,13 @@
 //! What the workers and the control thread of one port share.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::eventfd::EventFd;
 use vswitch_wire::Mac;
 
+use super::record::{Record, Records};
 use super::ring::{Broken, Direction};
 use super::vring::{Running, Vring, eventfd, signal};
 
@@ -51,8 +53,11 @@ pub(super) const fn direction(vring: usize) -> Direction {
 }
 
 impl Device {
-    pub(super) fn new(pairs: u16) -> io::Result<Self> {
-        let vrings = (0..2 * pairs).map(|_| Vring::new()).collect::<io::Result<_>>()?;
+    /// Of so many queue pairs, whose positions are written down in `records`.
+    pub(super) fn new(pairs: u16, records: Option<&Arc<Records>>) -> io::Result<Self> {
+        let record = |index| records.and_then(|records| records.ring(index));
+        let vrings = (0..2 * usize::from(pairs)).map(|index| Vring::new(record(index)));
+        let vrings = vrings.collect::<io::Result<_>>()?;
         let (receiving, announce) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(Self { vrings, receiving, announce, ended: AtomicBool::new(false), notice: eventfd()? })
     }
@@ -107,6 +112,11 @@ impl Device {
     /// Wakes all workers that sleep on the rings.
     pub(super) fn wake(&self) {
         self.vrings.iter().for_each(Vring::wake);
+    }
+
+    /// Forgets where the rings were, since nobody is going to ask.
+    pub(super) fn forget(&self) {
+        self.vrings.iter().filter_map(Vring::record).for_each(Record::erase);
     }
 
     /// What is to be announced.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +17,8 @@ use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 use super::device::Device;
 use super::features::{Features, Format};
 use super::memory::{Memory, Region, RegionInfo};
-use super::ring::{Direction, Setup};
+use super::record::Records;
+use super::ring::{Direction, Setup, Start};
 use super::rx::Rx;
 use super::tx::Tx;
 use super::vring::Running;
@@ -152,16 +154,26 @@ impl Guest {
 
     /// The switch's queues, on the guest's rings as they are now, without a control plane.
     pub fn attach(&self) -> (impl RxQueue + use<>, impl TxQueue + use<>) {
-        let device = Arc::new(Device::new(1).expect("eventfds"));
-        self.attach_to(&device, 0);
+        self.attach_with(None, [&self.rx, &self.tx].map(Driver::base))
+    }
+
+    /// The same, with a record in this file and where a front end says that the rings are, which need not be right.
+    pub fn attach_with(
+        &self,
+        record: Option<&Path>,
+        bases: [u32; 2],
+    ) -> (impl RxQueue + use<>, impl TxQueue + use<>) {
+        let records = record.map(|path| Arc::new(Records::open(path, 2).expect("a record")));
+        let device = Arc::new(Device::new(1, records.as_ref()).expect("eventfds"));
+        self.attach_to(&device, 0, bases);
         (Rx::new(Arc::clone(&device), 0), Tx::new(device))
     }
 
     /// Puts its rings into a device, as this pair of it. (Several guests are one of several pairs, but for their memory.)
-    pub(super) fn attach_to(&self, device: &Device, pair: usize) {
+    pub(super) fn attach_to(&self, device: &Device, pair: usize, bases: [u32; 2]) {
         let memory = self.memory.shared();
         let rings = [(&self.rx, Direction::ToGuest), (&self.tx, Direction::FromGuest)];
-        for (vring, (driver, direction)) in (2 * pair..).zip(rings) {
+        for ((vring, base), (driver, direction)) in (2 * pair..).zip(bases).zip(rings) {
             let setup = Setup {
                 size: driver.size(),
                 areas: driver.areas(),
@@ -170,9 +182,9 @@ impl Guest {
                 event_idx: self.features.has_event_idx(),
             };
             let format = Format::new(self.features);
-            // Where the guest would say that it is.
-            let base = driver.base();
-            let running = Running::new(Arc::clone(&memory), setup, base, format, None);
+            let record = device.vrings().get(vring).and_then(|vring| vring.record().cloned());
+            let start = Start { record, ..Start::from(base) };
+            let running = Running::new(Arc::clone(&memory), setup, start, format, None);
             device.start(vring, running.expect("sound rings"));
         }
     }

@@ -11,14 +11,17 @@
 //!
 //! Bounds: a chain has at most [`CHAIN`] descriptors; a batch reads [`BATCH`] chains.
 
-use vm_memory::{VolatileMemory, VolatileSlice};
+use std::sync::atomic::Ordering;
+
+use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 
 use super::memory::{Memory, Span};
+use super::record::Record;
 
 mod packed;
 mod split;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use packed::Packed;
 pub(super) use split::Split;
@@ -116,6 +119,26 @@ impl Setup {
     }
 }
 
+/// Where a ring is taken up.
+#[derive(Clone, Default)]
+pub(super) struct Start {
+    /// The position, as `VHOST_USER_SET_VRING_BASE` has it.
+    pub(super) base: u32,
+    /// What the front end said last, and will say again if we die.
+    pub(super) said: u32,
+    /// `base` is right. Otherwise a process before this one may have gone on from there.
+    pub(super) known: bool,
+    /// Where it is written down how far that was.
+    pub(super) record: Option<Record>,
+}
+
+impl From<u32> for Start {
+    /// Where the front end says, without a record.
+    fn from(base: u32) -> Self {
+        Self { base, said: base, ..Self::default() }
+    }
+}
+
 /// One chain of descriptors, taken from the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chain {
@@ -186,14 +209,15 @@ pub(super) enum Ring {
 }
 
 impl Ring {
-    /// Takes up a ring at `base`, as `VHOST_USER_SET_VRING_BASE` has it. A split ring is taken up where the guest was
-    /// told last, whatever `base` says: a front end that lost its back end cannot know where it was.
-    pub(super) fn new(memory: &Memory, setup: Setup, base: u32) -> Result<Self, BadRing> {
+    /// Takes up a ring. A front end that lost its back end cannot know where that was: a split ring is taken up where
+    /// the guest was told last, whatever `start` says, and a packed one where the record says so.
+    pub(super) fn new(memory: &Memory, setup: Setup, start: impl Into<Start>) -> Result<Self, BadRing> {
+        let start = start.into();
         if setup.packed {
-            Packed::new(memory, setup, base).map(Self::Packed)
-        } else {
-            Split::new(memory, setup).map(Self::Split)
+            return Packed::new(memory, setup, start).map(Self::Packed);
         }
+        start.record.iter().for_each(Record::erase);
+        Split::new(memory, setup).map(Self::Split)
     }
 
     /// What either kind can do, for what is not done once a chain.
@@ -265,6 +289,20 @@ impl<'a> Gather<'a> {
 
 fn slice(memory: &Memory, area: Span) -> Result<VolatileSlice<'_>, Broken> {
     memory.slice(area).ok_or(Broken::Memory)
+}
+
+/// Stores what the guest sees, or who takes the ring up after us, behind all stores before.
+#[inline]
+pub(super) fn store<T: AtomicAccess>(
+    slice: &VolatileSlice<'_>,
+    value: T,
+    place: usize,
+) -> Result<(), Broken> {
+    #[cfg(test)]
+    if !tests::killed::is_alive() {
+        return Ok(());
+    }
+    slice.store(value, place, Ordering::Release).map_err(|_| Broken::Memory)
 }
 
 /// A number of the ring's memory that only one side writes.

@@ -18,7 +18,8 @@ use super::device::{Device, direction};
 use super::features::{Features, Format};
 use super::memory::{Memory, MemoryError, Region, RegionInfo};
 use super::message::{Message, REGIONS, Reply, Request};
-use super::ring::{BadRing, Setup};
+use super::record::Record;
+use super::ring::{BadRing, Setup, Start};
 use super::vring::{Running, signal};
 
 // Protocol features.
@@ -57,6 +58,10 @@ struct VringState {
     size: u16,
     areas: Option<[u64; 3]>,
     base: u32,
+    /// The base that the front end said last, or was told.
+    said: u32,
+    /// It ran in this session, so `base` is right.
+    ran: bool,
     /// A kick was set, be it that there is none.
     kicked: bool,
     call: Option<Arc<OwnedFd>>,
@@ -154,7 +159,9 @@ impl Session {
             Request::SetVringAddr { index, areas } => {
                 self.with_stopped(index, |vring| vring.areas = Some(areas))
             }
-            Request::SetVringBase { index, base } => self.with_stopped(index, |vring| vring.base = base),
+            Request::SetVringBase { index, base } => {
+                self.with_stopped(index, |vring| (vring.base, vring.said) = (base, base))
+            }
             Request::SetVringEnable { index, enable } => {
                 self.with_stopped(index, |vring| vring.enabled = Some(enable))
             }
@@ -224,9 +231,11 @@ impl Session {
             event_idx: features.has_event_idx(),
         };
         let (memory, call) = (Arc::clone(&self.memory), state.call.clone());
-        let running = Running::new(memory, setup, state.base, Format::new(features), call);
+        let record = self.device.vrings().get(index).and_then(|vring| vring.record().cloned());
+        let from = Start { base: state.base, said: state.said, known: state.ran, record };
+        let running = Running::new(memory, setup, from, Format::new(features), call);
         self.device.start(index, running.map_err(|source| Refused::Ring { index, source })?);
-        state.running = true;
+        (state.running, state.ran) = (true, true);
         Ok(())
     }
 
@@ -235,9 +244,12 @@ impl Session {
         let (place, _) = self.vring(index)?;
         self.stop(place);
         let (_, state) = self.vring(index)?;
-        state.kicked = false;
+        (state.kicked, state.said) = (false, state.base);
         let base = state.base;
-        self.device.vrings().get(place).map_or(Ok(()), |vring| vring.set_kick(None))?;
+        let Some(vring) = self.device.vrings().get(place) else { return Ok(base) };
+        // Now the front end knows better.
+        vring.record().into_iter().for_each(Record::erase);
+        vring.set_kick(None)?;
         Ok(base)
     }
 

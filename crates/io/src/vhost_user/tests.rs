@@ -280,7 +280,7 @@ fn flows_are_spread_over_the_pairs_that_a_guest_receives_by() {
     const PAIRS: usize = 3;
     let pool = pool();
     let mut cache = pool.cache();
-    let device = Arc::new(Device::new(PAIRS as u16).unwrap());
+    let device = Arc::new(Device::new(PAIRS as u16, None).unwrap());
     let mut pairs = [0; PAIRS].map(|_| Guest::new(features(VERSION_1 | MRG), 64));
     let mut tx = Tx::new(Arc::clone(&device));
     let of_flow = |port: u16, number: u8| {
@@ -293,7 +293,7 @@ fn flows_are_spread_over_the_pairs_that_a_guest_receives_by() {
             device.stop(2 * pair);
             if running.contains(&pair) {
                 (0..60).for_each(|_| assert!(guest.post(&[200], false)));
-                guest.attach_to(&device, pair);
+                guest.attach_to(&device, pair, [guest.rx.base(), guest.tx.base()]);
             }
         }
         number += 2;

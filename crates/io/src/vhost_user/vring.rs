@@ -17,7 +17,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::features::Format;
 use super::memory::Memory;
-use super::ring::{BadRing, Broken, Ring, Setup, Taken};
+use super::record::Record;
+use super::ring::{BadRing, Broken, Ring, Setup, Start, Taken};
 
 /// An eventfd of our own.
 pub(super) fn eventfd() -> io::Result<EventFd> {
@@ -49,11 +50,11 @@ impl Running {
     pub(super) fn new(
         memory: Arc<Memory>,
         setup: Setup,
-        base: u32,
+        start: impl Into<Start>,
         format: Format,
         call: Option<Arc<OwnedFd>>,
     ) -> Result<Self, BadRing> {
-        let ring = Ring::new(&memory, setup, base)?;
+        let ring = Ring::new(&memory, setup, start)?;
         let (taken, armed, broken) = (Taken::default(), false, None);
         Ok(Self { memory, ring, format, taken, call, armed, broken })
     }
@@ -80,14 +81,15 @@ pub(super) struct Vring {
     news: EventFd,
     /// The eventfd in `wake` that the guest kicks by.
     kick: Mutex<Option<OwnedFd>>,
+    record: Option<Record>,
 }
 
 impl Vring {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(record: Option<Record>) -> io::Result<Self> {
         let wake = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let news = eventfd()?;
         wake.add(&news, edge())?;
-        Ok(Self { running: Mutex::new(None), wake, news, kick: Mutex::new(None) })
+        Ok(Self { running: Mutex::new(None), wake, news, kick: Mutex::new(None), record })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
@@ -95,6 +97,11 @@ impl Vring {
     }
 
     // The control thread's side.
+
+    /// Where the ring's position is written down for whoever comes after this process.
+    pub(super) const fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
 
     /// Puts a ring in. The guest is interrupted once, since a back end before this one may have ended between using a
     /// buffer and telling of it.

@@ -29,6 +29,7 @@ const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
 /// The driver's side of a ring.
+#[derive(Clone)]
 pub struct Driver {
     kind: Kind,
     size: u16,

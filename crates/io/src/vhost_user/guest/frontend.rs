@@ -10,7 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::super::message::{Header, Message};
 use super::super::session::Session;
-use super::{Device, Features, Guest, PHYSICAL, USER};
+use super::{Device, Driver, Features, Guest, PHYSICAL, USER};
 
 /// A message, as it is sent.
 pub struct Order {
@@ -85,14 +85,20 @@ impl Frontend {
 
     /// What starts both rings.
     pub fn start(&self, guest: &Guest) -> Vec<Order> {
+        self.start_at(guest, [&guest.rx, &guest.tx].map(Driver::base))
+    }
+
+    /// The same, where the front end says that they are: of packed ones it does not know it once the back end was killed,
+    /// and says where they were when it started them last.
+    pub fn start_at(&self, guest: &Guest, bases: [u32; 2]) -> Vec<Order> {
         let mut orders = Vec::new();
-        for (index, ring) in (0..).zip([&guest.rx, &guest.tx]) {
+        for ((index, ring), base) in (0..).zip([&guest.rx, &guest.tx]).zip(bases) {
             let [descriptors, driver, device] = ring.areas();
             let mut address = Order::new(9, &[index, 0]);
             address.payload.extend(Order::long(9, &[descriptors, device, driver, 0]).payload);
             orders.extend([
                 Order::new(8, &[index, ring.size().into()]),
-                Order::new(10, &[index, ring.base()]),
+                Order::new(10, &[index, base]),
                 address,
                 Order::long(12, &[index.into()]).with(&self.kick[index as usize]),
                 Order::long(13, &[index.into()]).with(&self.call[index as usize]),
@@ -108,7 +114,7 @@ pub struct Exchange(Session);
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self(Session::new(Arc::new(Device::new(2).expect("eventfds"))))
+        Self(Session::new(Arc::new(Device::new(2, None).expect("eventfds"))))
     }
 }
 

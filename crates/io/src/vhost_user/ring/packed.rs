@@ -1,23 +1,27 @@
 //! Packed virtqueues (VIRTIO 1.2 section 2.8).
 //!
 //! Driver and device write to the same descriptors. Two bits say whose one is, and for which round: the device
-//! publishes a batch by writing the flags of its first descriptor last.
+//! publishes a batch by writing its first descriptor last. What that changes is half of a descriptor, in one store.
 
 use std::sync::atomic::{Ordering, fence};
 
 use vm_memory::{Bytes, VolatileMemory, VolatileSlice};
 
 use super::{
-    BATCH, BadRing, Broken, Chain, DESCRIPTOR, Gather, INDIRECT, LARGEST, Memory, NEXT, Setup, Span, Taken,
-    Virtqueue, WRITE, descriptor, passed, slice, word,
+    BATCH, BadRing, Broken, Chain, DESCRIPTOR, Gather, INDIRECT, LARGEST, Memory, NEXT, Setup, Span, Start,
+    Taken, Virtqueue, WRITE, descriptor, passed, slice, store, word,
 };
+
+mod journal;
+
+use journal::Journal;
 
 /// Flags that say in which round a descriptor was made available, and used.
 const AVAILABLE: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
 // Places in a descriptor.
+/// The upper half: length, id and flags.
 const LEN: usize = 8;
-const ID: usize = 12;
 const FLAGS: usize = 14;
 
 // An event suppression structure (2.8.10).
@@ -72,31 +76,39 @@ pub(in super::super) struct Packed {
     next: Position,
     /// Where the next used descriptor goes.
     filled: Position,
-    /// The first that is filled and not published, with its flags.
-    first: Option<(Position, u16)>,
+    /// The first that is filled and not published, with what is to be its upper half.
+    first: Option<(Position, u64)>,
+    /// The guest wants to be interrupted for what was published before a batch was complete.
+    wanted: bool,
+    journal: Option<Journal>,
 }
 
 impl Packed {
-    pub(super) fn new(memory: &Memory, setup: Setup, base: u32) -> Result<Self, BadRing> {
+    pub(super) fn new(memory: &Memory, setup: Setup, start: Start) -> Result<Self, BadRing> {
         if setup.size == 0 || setup.size > LARGEST {
             return Err(BadRing::Size(setup.size));
         }
         let layout = [(usize::from(setup.size) * DESCRIPTOR, 16), (EVENT, 4), (EVENT, 4)];
         let [descriptors, driver, device] = setup.locate(memory, layout)?;
         // All that was taken was used, so the position of the used ones in the upper half is the same.
-        let mut next = Position::from_bits(base as u16);
+        let mut next = Position::from_bits(start.base as u16);
         if next.slot >= setup.size {
             return Err(BadRing::Size(setup.size));
         }
-        if base == 0 {
+        let lost = |_| BadRing::Address;
+        let table = slice(memory, descriptors).map_err(lost)?;
+        if start.base == 0 {
             // User-mode Linux says 0 of any ring, though the first round of a new one is 1. A new ring has no used
             // descriptor; after a round it has one, though not always the first, which may have been amid a chain.
-            let table = slice(memory, descriptors).map_err(|_| BadRing::Address)?;
             let used = |slot| word(&table, slot * DESCRIPTOR + FLAGS).is_ok_and(|flags| flags & USED != 0);
             next.wrap = !(0..usize::from(setup.size)).any(used);
         }
-        let mut ring = Self { setup, descriptors, driver, device, next, filled: next, first: None };
-        ring.disarm(memory).map_err(|_| BadRing::Address)?;
+        let event = slice(memory, device).map_err(lost)?;
+        let (journal, next) = Journal::open(start, &setup, next, [&table, &event]).map_err(lost)?;
+        let (first, wanted) = (None, false);
+        let mut ring =
+            Self { setup, descriptors, driver, device, next, filled: next, first, wanted, journal };
+        ring.disarm(memory).map_err(lost)?;
         Ok(ring)
     }
 
@@ -138,6 +150,30 @@ impl Packed {
         }
         Err(Broken::Endless)
     }
+
+    /// Tells the guest of the chains that were put; true when it wants to be interrupted.
+    fn tell(&mut self, memory: &Memory) -> Result<bool, Broken> {
+        let Some((first, used)) = self.first.take() else { return Ok(false) };
+        let table = slice(memory, self.descriptors)?;
+        self.journal.iter().for_each(|journal| journal.begin(self.filled));
+        store(&table, used.to_le(), usize::from(first.slot) * DESCRIPTOR + LEN)?;
+        self.journal.iter_mut().for_each(|journal| journal.end(self.filled));
+        // Either we see that the guest wants an interrupt, or it sees the flags.
+        fence(Ordering::SeqCst);
+        let event = slice(memory, self.driver)?;
+        match word(&event, EVENT_FLAGS)? {
+            EVENT_DISABLE => Ok(false),
+            EVENT_DESCRIPTOR if self.setup.event_idx => {
+                let wanted = Position::from_bits(word(&event, EVENT_OFFSET)?);
+                // As indices that do not wrap: those of the last round lie below those of this one.
+                let linear = |p: Position| {
+                    p.slot.wrapping_sub(if p.wrap == self.filled.wrap { 0 } else { self.setup.size })
+                };
+                Ok(passed(linear(wanted), linear(self.filled), linear(first)))
+            }
+            _ => Ok(true),
+        }
+    }
 }
 
 /// Gathers the buffers of an indirect table, which is used up whole (2.8.7).
@@ -171,54 +207,41 @@ impl Virtqueue for Packed {
     }
 
     fn put(&mut self, memory: &Memory, chain: &Chain, len: u32) -> Result<(), Broken> {
+        if self.journal.as_ref().is_some_and(Journal::is_full) {
+            self.wanted |= self.tell(memory)?;
+        }
         let at = self.filled;
-        let place = usize::from(at.slot) * DESCRIPTOR;
         let round = if at.wrap { AVAILABLE | USED } else { 0 };
         let flags = round | if len > 0 { WRITE } else { 0 };
-        let table = slice(memory, self.descriptors)?;
-        let bounds = |_| Broken::Memory;
-        table.get_ref::<u32>(place + LEN).map_err(bounds)?.store(len.to_le());
-        table.get_ref::<u16>(place + ID).map_err(bounds)?.store(chain.id.to_le());
+        let used = u64::from(len) | u64::from(chain.id) << 32 | u64::from(flags) << 48;
         if self.first.is_some() {
-            table.store(flags.to_le(), place + FLAGS, Ordering::Release).map_err(|_| Broken::Memory)?;
+            let (table, place) = (slice(memory, self.descriptors)?, usize::from(at.slot) * DESCRIPTOR + LEN);
+            if let Some(journal) = &mut self.journal {
+                let before = table.get_ref::<u64>(place).map_err(|_| Broken::Memory)?.load();
+                journal.note(at.slot, u64::from_le(before));
+            }
+            store(&table, used.to_le(), place)?;
         }
-        self.first.get_or_insert((at, flags));
+        self.first.get_or_insert((at, used));
         self.filled = at.forward(chain.slots, self.setup.size);
         Ok(())
     }
 
     fn publish(&mut self, memory: &Memory) -> Result<bool, Broken> {
-        let Some((first, flags)) = self.first.take() else { return Ok(false) };
-        let place = usize::from(first.slot) * DESCRIPTOR + FLAGS;
-        let table = slice(memory, self.descriptors)?;
-        table.store(flags.to_le(), place, Ordering::Release).map_err(|_| Broken::Memory)?;
-        // Either we see that the guest wants an interrupt, or it sees the flags.
-        fence(Ordering::SeqCst);
-        let event = slice(memory, self.driver)?;
-        match word(&event, EVENT_FLAGS)? {
-            EVENT_DISABLE => Ok(false),
-            EVENT_DESCRIPTOR if self.setup.event_idx => {
-                let wanted = Position::from_bits(word(&event, EVENT_OFFSET)?);
-                // As indices that do not wrap: those of the last round lie below those of this one.
-                let linear = |p: Position| {
-                    p.slot.wrapping_sub(if p.wrap == self.filled.wrap { 0 } else { self.setup.size })
-                };
-                Ok(passed(linear(wanted), linear(self.filled), linear(first)))
-            }
-            _ => Ok(true),
-        }
+        let wanted = std::mem::take(&mut self.wanted);
+        Ok(self.tell(memory)? || wanted)
     }
 
     fn arm(&mut self, memory: &Memory) -> Result<bool, Broken> {
         let device = slice(memory, self.device)?;
-        device.store(EVENT_ENABLE.to_le(), EVENT_FLAGS, Ordering::Release).map_err(|_| Broken::Memory)?;
+        store(&device, EVENT_ENABLE.to_le(), EVENT_FLAGS)?;
         fence(Ordering::SeqCst);
         Ok(self.available(&slice(memory, self.descriptors)?, self.next)?.is_some())
     }
 
     fn disarm(&mut self, memory: &Memory) -> Result<(), Broken> {
         let device = slice(memory, self.device)?;
-        device.store(EVENT_DISABLE.to_le(), EVENT_FLAGS, Ordering::Release).map_err(|_| Broken::Memory)
+        store(&device, EVENT_DISABLE.to_le(), EVENT_FLAGS)
     }
 
     fn base(&self) -> u32 {

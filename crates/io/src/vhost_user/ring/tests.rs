@@ -6,6 +6,8 @@ use super::*;
 use crate::vhost_user::buffers::Buffers;
 use crate::vhost_user::guest::{Buffer, Driver, GuestMemory, Kind, PHYSICAL};
 
+pub(in super::super) mod killed;
+
 /// A ring with both its sides.
 struct Pair {
     guest: GuestMemory,

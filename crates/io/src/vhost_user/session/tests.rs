@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::super::connection::Connection;
 use super::super::guest::frontend::{Frontend, Order, signals};
-use super::super::guest::{Guest, PHYSICAL, USER};
+use super::super::guest::{Driver, Guest, PHYSICAL, USER};
 use super::super::message::{BadMessage, HEADER, Header};
+use super::super::record::Records;
 use super::*;
 
 const VERSION_1: u64 = 1 << 32;
@@ -16,7 +18,7 @@ const PROTOCOL: u64 = 1 << 30;
 const PACKED: u64 = 1 << 34;
 
 fn session() -> (Arc<Device>, Session) {
-    let device = Arc::new(Device::new(2).unwrap());
+    let device = Arc::new(Device::new(2, None).unwrap());
     (Arc::clone(&device), Session::new(device))
 }
 
@@ -99,6 +101,83 @@ fn rings_start_and_stop_and_keep_their_position() {
         drop(session);
         assert!(!is_running(&device, 0));
     }
+}
+
+/// A session of a process whose rings are written down in this file, and a guest's rings in it where `bases` says.
+fn session_of(path: &Path, guest: &Guest, bases: [u32; 2]) -> (Arc<Device>, Session) {
+    let records = Arc::new(Records::open(path, 4).unwrap());
+    let device = Arc::new(Device::new(2, Some(&records)).unwrap());
+    let mut session = Session::new(Arc::clone(&device));
+    all(&mut session, Frontend::negotiate(guest, features(PACKED)));
+    all(&mut session, Frontend::default().start_at(guest, bases));
+    (device, session)
+}
+
+/// Whether a frame that the guest transmits comes.
+fn is_heard(device: &Arc<Device>, guest: &mut Guest) -> bool {
+    let pool = crate::Pool::new(crate::PoolConfig { wire: 16, large: 0 }).unwrap();
+    let (mut cache, mut frames) = (pool.cache(), crate::FrameVec::new(16));
+    assert!(guest.send([0; 10], &[1; 60], &[12], false));
+    let mut rx = super::super::Rx::new(Arc::clone(device), 0);
+    let count = crate::RxQueue::rx(&mut rx, &mut cache, &mut frames).unwrap();
+    frames.drain().for_each(drop);
+    assert_eq!(guest.sent(), count);
+    count == 1
+}
+
+#[test]
+fn packed_rings_are_taken_up_where_a_process_that_died_left_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("record");
+    let mut guest = Guest::new(features(PACKED), 64);
+    let start = [&guest.rx, &guest.tx].map(Driver::base);
+    for life in 0..3 {
+        let (device, mut session) = session_of(&path, &guest, start);
+        (0..5).for_each(|_| assert!(is_heard(&device, &mut guest), "life {life}"));
+        // What starts and stops them in between changes nothing.
+        all(
+            &mut session,
+            vec![Order::new(18, &[1, 0]), Frontend::mem_table(&guest), Order::new(18, &[1, 1])],
+        );
+        assert!(is_heard(&device, &mut guest));
+        drop((session, device));
+        assert!(path.exists());
+    }
+    // A front end that says where it is within a session is believed.
+    let (device, mut session) = session_of(&path, &guest, start);
+    let now = guest.tx.base();
+    all(&mut session, vec![Order::new(10, &[1, start[1]])]);
+    assert!(!is_heard(&device, &mut guest));
+    all(&mut session, vec![Order::new(10, &[1, now])]);
+    assert_eq!((0..2).filter(|_| is_heard(&device, &mut guest)).count(), 1, "two at once, then none");
+}
+
+#[test]
+fn a_position_that_was_told_is_the_front_ends_to_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("record");
+    let mut guest = Guest::new(features(PACKED), 64);
+    let start = [&guest.rx, &guest.tx].map(Driver::base);
+    let (device, mut session) = session_of(&path, &guest, start);
+    assert!(is_heard(&device, &mut guest));
+    for index in [0, 1] {
+        ask(&mut session, Order::new(11, &[index]), false).unwrap();
+    }
+    drop((session, device));
+    assert!(!path.exists(), "there is nothing to be known from it");
+    let told = [&guest.rx, &guest.tx].map(Driver::base);
+    let (device, mut session) = session_of(&path, &guest, told);
+    assert!(is_heard(&device, &mut guest));
+    // Stopped and started without another word: what was told is what will be said.
+    let told = ask(&mut session, Order::new(11, &[1]), false).unwrap().unwrap();
+    all(&mut session, vec![Order::long(12, &[1]).with(&Frontend::default().kick[1])]);
+    assert!(is_heard(&device, &mut guest));
+    drop((session, device));
+    let (device, session) = session_of(&path, &guest, [start[0], (told >> 32) as u32]);
+    assert!(is_heard(&device, &mut guest));
+    drop((session, device));
+    let (device, _session) = session_of(&path, &guest, start);
+    assert!(!is_heard(&device, &mut guest), "the record is of another beginning");
 }
 
 #[test]
