@@ -30,6 +30,8 @@ pub(crate) struct Vm {
     events: Frontend,
     stream: UnixStream,
     features: Features,
+    /// Where its rings were when the front end started them: it does not see more, as QEMU does not.
+    bases: [u32; 2],
     /// Frames that came.
     inbox: VecDeque<Frame>,
 }
@@ -47,19 +49,31 @@ impl Vm {
 
     fn on(stream: UnixStream, number: u8, bits: u64) -> Self {
         let features = Features::acknowledged(VERSION_1 | PROTOCOL | bits).expect("all of it is offered");
+        let guest = Guest::new(features, RING);
         let mut vm = Self {
             mac: Mac([2, 0, 0, 0, 9, number]),
-            guest: Guest::new(features, RING),
+            bases: [guest.rx.base(), guest.tx.base()],
+            guest,
             events: Frontend::default(),
             stream,
             features,
             inbox: VecDeque::new(),
         };
-        for _ in 0..BUFFERS {
-            assert!(vm.guest.post(&[BUFFER], false));
-        }
+        vm.post_all();
         vm.start();
         vm
+    }
+
+    fn post_all(&mut self) {
+        for _ in 0..BUFFERS {
+            assert!(self.guest.post(&[BUFFER], false));
+        }
+    }
+
+    /// The guest starts anew, in the same memory; the front end is not connected meanwhile.
+    pub(crate) fn reboot(&mut self) {
+        self.guest.reboot();
+        self.post_all();
     }
 
     /// The front end connects anew; the guest knows nothing of it.
@@ -71,7 +85,7 @@ impl Vm {
 
     fn start(&self) {
         self.order(&Frontend::negotiate(&self.guest, self.features));
-        self.order(&self.events.start(&self.guest));
+        self.order(&self.events.start_at(&self.guest, self.bases));
     }
 
     /// Sends messages, and waits until the last of them was obeyed.

@@ -1,7 +1,7 @@
 //! What a port is attached to.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vswitch_api::topology::Port;
 
@@ -27,6 +27,13 @@ impl Backing {
         match self {
             Self::Netdev(netdev) => Some(netdev),
             Self::Socket(_) => None,
+        }
+    }
+
+    pub(super) fn socket(&self) -> Option<&Path> {
+        match self {
+            Self::Netdev(_) => None,
+            Self::Socket(socket) => Some(socket),
         }
     }
 }

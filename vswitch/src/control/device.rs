@@ -10,6 +10,7 @@ use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, 
 use super::backing::Backing;
 use super::filters::Filters;
 use super::front_end::{FrontEnd, Watched};
+use super::rings::Rings;
 use crate::netlink::{Link, Table};
 use crate::parallel;
 use crate::worker::Queues;
@@ -135,11 +136,12 @@ impl Fresh {
 }
 
 /// What it takes to open a device.
-#[derive(Clone, Copy)]
 pub(super) struct Opener {
     pub(super) pool: &'static Pool,
     pub(super) workers: usize,
     pub(super) shortcut: Option<&'static Shortcut>,
+    /// Where it is kept where packed rings are.
+    pub(super) rings: Option<Rings>,
 }
 
 impl Opener {
@@ -147,7 +149,7 @@ impl Opener {
     /// before that, so that it never answers a frame that the switch carries as well; it is off those that are
     /// refused here too.
     pub(super) fn open(
-        self,
+        &self,
         ports: &[&Port],
         links: &Table,
         filters: &Filters,
@@ -158,7 +160,7 @@ impl Opener {
 
     /// Opens the device of `port`, and checks that it can do what the port is to do.
     fn open_one(
-        self,
+        &self,
         port: &Port,
         links: &Table,
         filters: &Filters,
@@ -186,20 +188,27 @@ impl Opener {
         Ok(opened)
     }
 
-    fn open_socket(self, socket: &Path, port: &Port) -> Result<(Opened, Option<Watch>), OpenError> {
+    fn open_socket(&self, socket: &Path, port: &Port) -> Result<(Opened, Option<Watch>), OpenError> {
         let role = match port.role {
             Role::Server => vhost_user::Role::Server,
             Role::Client => vhost_user::Role::Client,
         };
+        let record = self.rings.as_ref().and_then(|rings| match rings.file(socket) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                tracing::warn!(%error, "packed rings of guests will not outlive a killed daemon");
+                None
+            }
+        });
         let pairs = port.queues.unwrap_or(1);
-        let config = vhost_user::Config { socket: socket.to_owned(), role, pairs, record: None };
+        let config = vhost_user::Config { socket: socket.to_owned(), role, pairs, record };
         vhost_user::open(&config, self.workers).map(|(opened, watch)| (opened, Some(watch)))
     }
 
     /// `auto` (docs/decisions/0003-kind-of-a-port.md): devices whose frames are made by a stack on this host bring
     /// GSO and unfinished checksums, which AF_PACKET keeps and AF_XDP cannot; a NIC brings finished frames of one
     /// segment, which AF_XDP moves at less cost.
-    fn open_auto(self, link: &Link) -> Result<Opened, OpenError> {
+    fn open_auto(&self, link: &Link) -> Result<Opened, OpenError> {
         let because = |mut opened: Opened, why: String| {
             opened.facts.why = why;
             opened
@@ -218,11 +227,11 @@ impl Opener {
         }
     }
 
-    fn open_packet(self, link: &Link) -> Result<Opened, OpenError> {
+    fn open_packet(&self, link: &Link) -> Result<Opened, OpenError> {
         packet::open(&link.name, self.workers, self.shortcut)
     }
 
-    fn open_xdp(self, link: &Link) -> Result<Opened, OpenError> {
+    fn open_xdp(&self, link: &Link) -> Result<Opened, OpenError> {
         xdp::open(&link.name, self.workers, self.pool, xdp::Options::default())
     }
 }

@@ -17,6 +17,7 @@ mod health;
 mod ids;
 mod record;
 mod report;
+mod rings;
 mod safety;
 mod shortcut;
 mod stale;
@@ -55,6 +56,7 @@ use stale::Stale;
 use statics::{Place, StaticEntries};
 
 pub use apply::{OnRefusal, Options};
+pub use rings::Rings;
 
 /// FDB entries that there is room for.
 const FDB_CAPACITY: usize = 1 << 20;
@@ -139,11 +141,12 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the workers as `switch` has it, with an empty topology. Needs a tokio runtime.
+    /// Starts the workers as `switch` has it, with an empty topology. Packed rings of guests do not outlive a killed daemon
+    /// without `rings`. Needs a tokio runtime.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn start(switch: &Switch, pool: &'static Pool) -> io::Result<Self> {
+    pub async fn start(switch: &Switch, pool: &'static Pool, rings: Option<Rings>) -> io::Result<Self> {
         let clock = Clock::start();
         let shortcut = switch.shortcut.then(shortcut::open).flatten();
         let words = shortcut.map(|shortcut| Box::new(shortcut.generations()) as Words);
@@ -162,7 +165,7 @@ impl Control {
         let workers = Workers::start(&setup, Arc::clone(&snapshot))?;
         Ok(Self {
             clock,
-            opener: Opener { pool, workers: workers.count(), shortcut },
+            opener: Opener { pool, workers: workers.count(), shortcut, rings },
             cpus,
             workers,
             links: Links::open(clock).await?,

@@ -17,7 +17,7 @@ fn with_control(body: impl AsyncFnOnce(&mut Control)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let pool = Pool::new(PoolConfig { wire: 64, large: 8 }).unwrap();
-        let mut control = Control::start(&Switch::default(), pool).await.unwrap();
+        let mut control = Control::start(&Switch::default(), pool, None).await.unwrap();
         control.apply(lab(), Options::default()).await.unwrap();
         body(&mut control).await;
     });
