@@ -177,7 +177,7 @@ struct OfQemu {
     boot: Boot,
     /// On vhost-user, where QEMU listens.
     vm1: Guest,
-    /// On vhost-user, where the switch listens, with several pairs of queues.
+    /// On vhost-user with packed rings, where the switch listens, with several pairs of queues.
     vm2: Guest,
     /// On a tap that QEMU makes, as it does by default.
     vm4: Guest,
@@ -326,6 +326,8 @@ fn guests_of_qemu() {
             guests.transfer(lab.host("host"));
         };
         all_talk(lab, &mut guests);
+        let features = lab.switch.port("vm2").front_end.unwrap().features;
+        assert!(features.iter().any(|feature| feature == "RING_PACKED"), "{features:?}");
         guests.use_all_queues(lab);
         for guest in [&mut guests.vm1, &mut guests.vm4] {
             guest.run(&["ethtool", "-K", guest.link, "tx", "off", "tso", "off", "gso", "off"]);

@@ -38,10 +38,11 @@ impl Nic {
         command.args(["-object", &format!("memory-backend-memfd,id=ram0,size={MEMORY},share=on")]);
         command.args(["-machine", "q35,memory-backend=ram0"]);
         command.args(["-chardev", &format!("socket,id=vu0,path={socket}")]);
-        command
-            .args(["-netdev", &format!("type=vhost-user,id=n0,chardev=vu0,vhostforce=on,queues={queues}")]);
+        let netdev = format!("type=vhost-user,id=n0,chardev=vu0,vhostforce=on,queues={queues}");
+        // Both kinds of ring.
+        let packed = if matches!(self, Self::Connects(..)) { ",packed=on" } else { "" };
         let several = if queues > 1 { ",mq=on" } else { "" };
-        command.args(["-device", &format!("{card},vectors=0{several}")]);
+        command.args(["-netdev", &netdev, "-device", &format!("{card},vectors=0{packed}{several}")]);
     }
 }
 
