@@ -1,8 +1,12 @@
 //! A guest that writes anything anywhere into its rings while the switch polls both of them: no panic, no access
-//! outside of its memory, an end in bounded time, and no frame of ours lost.
+//! outside of its memory, an end in bounded time, and no frame of ours lost. The switch is killed in between, and what it
+//! finds in its record of packed rings may have been spoilt.
 
 #![no_main]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
@@ -33,18 +37,24 @@ fn send(tx: &mut impl TxQueue, cache: &mut PoolCache, len: usize) {
     assert_eq!(report.sent + report.full + report.refused, 1);
 }
 
-fn run(mut bytes: &[u8]) -> Option<()> {
+fn record() -> PathBuf {
+    std::env::temp_dir().join(format!("vswitch-fuzz-{}.ring", std::process::id()))
+}
+
+fn run(mut bytes: &[u8], record: &Path) -> Option<()> {
     let mut cache = pool().cache();
     let [choice] = take(&mut bytes)?;
     // VERSION_1, with or without packed rings, mergeable buffers, and an event index.
     let features =
         1 << 32 | u64::from(choice & 1) << 34 | u64::from(choice & 2) << 14 | u64::from(choice & 4) << 27;
     let mut guest = Guest::new(Features::acknowledged(features)?, 16);
-    let (mut rx, mut tx) = guest.attach();
+    let record = (choice & 1 == 1).then_some(record);
+    let start = [guest.rx.base(), guest.tx.base()];
+    let (mut rx, mut tx) = guest.attach_with(record, start);
     let mut frames = FrameVec::new(64);
     while let Some([step, a, b]) = take(&mut bytes) {
         let areas = [guest.rx.physical(), guest.tx.physical()].concat();
-        match step % 8 {
+        match step % 9 {
             // Sound traffic, so that there is something to spoil.
             0 => drop(guest.send(
                 [b, 0, 0, 0, 0, 0, a, 0, 16, 0],
@@ -66,7 +76,16 @@ fn run(mut bytes: &[u8]) -> Option<()> {
             }
             5 => drop(rx.rx(&mut cache, &mut frames)),
             6 => send(&mut tx, &mut cache, 14 + usize::from(a) * usize::from(b)),
-            _ => rx.arm(),
+            7 => rx.arm(),
+            _ => {
+                drop((rx, tx));
+                if let (Some(record), 1) = (record, a & 1) {
+                    let part: [u8; 4] = take(&mut bytes).unwrap_or_default();
+                    let place = u64::from(a & 2) << 11 | u64::from(b);
+                    File::options().write(true).open(record).and_then(|f| f.write_all_at(&part, place)).ok();
+                }
+                (rx, tx) = guest.attach_with(record, start);
+            }
         }
         frames.drain().for_each(|frame| cache.release(frame));
     }
@@ -74,7 +93,9 @@ fn run(mut bytes: &[u8]) -> Option<()> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = run(bytes);
+    let record = record();
+    let _ = run(bytes, &record);
+    let _ = std::fs::remove_file(record);
     for class in [FrameClass::Wire, FrameClass::Large] {
         assert_eq!(pool().free(class), pool().total(class), "frames were lost");
     }
