@@ -298,7 +298,7 @@ fn what_is_known_of_packed_rings_goes_with_their_ports() {
         lab.switch.change(&["port", "del", "other"]);
         lab.switch.change(&["port", "set", "vm3", "--kind", "tap"]);
         assert_eq!(records(lab), 1);
-        // Its file of the start has them all again, and is empty by the time of the next.
+        // None of these ports is in the next one's configuration.
         lab.switch.stop(Signal::SIGKILL);
         assert_eq!(records(lab), 1);
         lab.switch.write_config(HOSTS.split("host =").next().unwrap());

@@ -19,7 +19,7 @@ use vm_memory::VolatileSlice;
 
 /// Tells a ring that we worked on from one that its driver has set up anew meanwhile, in the same place and of the same
 /// position. It is in the offset of the device's event, which we never ask a driver to look at (2.8.10): drivers begin
-/// with a zeroed one (2.8.21 has it for descriptors only; Linux and DPDK do it for all), and write to none later.
+/// with a zeroed one (Linux and DPDK do), and never write to it.
 /// The flags of descriptors would not do: where chains go over the end of the ring, a used one may have none left that says so.
 const MARK: u16 = 0xffff;
 
