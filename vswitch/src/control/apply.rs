@@ -85,15 +85,7 @@ impl Control {
     pub async fn apply(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
         let result = self.transact(next, options).await;
         self.release_filters();
-        self.forget_rings();
         result
-    }
-
-    /// Nobody comes back to a socket that no port has any more.
-    fn forget_rings(&self) {
-        let Some(rings) = &self.opener.rings else { return };
-        let backings: Vec<Backing> = self.desired.port.iter().map(Backing::of).collect();
-        rings.keep(backings.iter().filter_map(Backing::socket));
     }
 
     async fn transact(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {

@@ -47,6 +47,7 @@ use vswitch_wire::Instant;
 use crate::clock::Clock;
 use crate::netlink::Links;
 use crate::worker::{Event, Polling, Setup, Workers};
+use backing::Backing;
 use device::{Device, Opener};
 use filters::Filters;
 use front_end::FrontEnds;
@@ -242,7 +243,16 @@ impl Control {
             }
         };
         self.detach_all().await;
+        self.forget_rings();
         ended
+    }
+
+    /// The next daemon is not to know of guests that had a port only once. (As long as this one runs their port may come
+    /// back, and they with it.)
+    fn forget_rings(&self) {
+        let Some(rings) = &self.opener.rings else { return };
+        let backings: Vec<Backing> = self.desired.port.iter().map(Backing::of).collect();
+        rings.keep(backings.iter().filter_map(Backing::socket));
     }
 
     /// The device of a port, when it is attached.

@@ -1,6 +1,6 @@
 //! Where it is kept where the guests' packed rings are: a folder beside the API's socket, with a file for each socket of
 //! a guest's port. It outlives the daemon, however that ends, so that guests get their traffic back from the next one.
-//! A file goes when the running configuration has no port with its socket.
+//! When a daemon ends in order, the files of sockets go that no port has then.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
