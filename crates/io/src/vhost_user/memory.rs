@@ -15,10 +15,14 @@ use nix::fcntl::{FcntlArg, fcntl};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
+use super::ring::Direction;
 use super::vanish::Watch;
 
 /// Pages of a file are of this size at least, and at most of 1 GiB.
 const PAGES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
+
+/// Bytes of a line of the cache.
+const CACHE_LINE: usize = 64;
 
 /// Where a region lies (vhost-user, "Memory region description").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +183,7 @@ impl Memory {
         self.regions.get(span.region as usize)?.mapping.get_slice(span.offset, span.len as usize).ok()
     }
 
-    /// Asks the cache for the beginning of a span.
+    /// Asks the cache for the beginning of a span that is to be read.
     #[inline]
     pub(super) fn prefetch(&self, span: Span) {
         #[cfg(target_arch = "x86_64")]
@@ -187,6 +191,37 @@ impl Memory {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             // SAFETY: a hint, that never faults.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(slice.ptr_guard().as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = span;
+    }
+
+    /// Asks the cache for the beginning of a buffer: the header of a frame, and its own headers, which are in the
+    /// next line where the driver has aligned the frame. What is to be written is asked for as such: a line that
+    /// the guest has too would be asked for twice otherwise, and the second time by a store that others wait behind.
+    #[inline]
+    pub(super) fn prefetch_buffer(&self, span: Span, direction: Direction) {
+        for span in [span, span.from(CACHE_LINE)] {
+            match direction {
+                Direction::FromGuest => self.prefetch(span),
+                Direction::ToGuest => self.prefetch_to_write(span),
+            }
+        }
+    }
+
+    #[inline]
+    fn prefetch_to_write(&self, span: Span) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(slice) = self.slice(span) {
+            // SAFETY: a hint, that never faults; processors without it take it for no operation. The compiler would
+            // make the other hint of the intrinsic, as long as it builds for all x86-64.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{}]",
+                    in(reg) slice.ptr_guard().as_ptr(),
+                    options(nostack, preserves_flags, readonly)
+                );
+            }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = span;

@@ -193,7 +193,9 @@ impl Virtqueue for Packed {
             let Some(flags) = self.available(&table, self.next)? else { break };
             let walk = Gather::new(memory, self.setup.direction, &mut taken.spans);
             let chain = self.gather(walk, &table, flags)?;
-            taken.spans(&chain).first().into_iter().for_each(|span| memory.prefetch(*span));
+            if let Some(span) = taken.spans(&chain).first() {
+                memory.prefetch_buffer(*span, self.setup.direction);
+            }
             self.next = self.next.forward(chain.slots, self.setup.size);
             taken.chains.push(chain);
         }

@@ -117,7 +117,9 @@ impl Virtqueue for Split {
             let mut walk = Gather::new(memory, self.setup.direction, &mut taken.spans);
             gather(&mut walk, table, head)?;
             let chain = walk.chain(head, 1);
-            taken.spans(&chain).first().into_iter().for_each(|span| memory.prefetch(*span));
+            if let Some(span) = taken.spans(&chain).first() {
+                memory.prefetch_buffer(*span, self.setup.direction);
+            }
             taken.chains.push(chain);
         }
         self.next = self.next.wrapping_add(count as u16);
