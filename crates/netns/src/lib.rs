@@ -13,6 +13,7 @@
 //! later. All calls need root (`CAP_SYS_ADMIN`, `CAP_NET_ADMIN`) and may block; each netlink call is one
 //! short-lived thread inside the namespace.
 
+mod dialogue;
 mod error;
 mod link;
 mod mounts;
@@ -22,6 +23,7 @@ mod process;
 mod scratch;
 mod vlan;
 
+pub use dialogue::Dialogue;
 pub use error::{Error, Result};
 pub use link::{Link, LinkCounters, Veth, veth};
 pub use mounts::isolate_mounts;
