@@ -43,6 +43,11 @@ pub(crate) const DNSMASQ: Package =
     Package { name: "dnsmasq-base", program: "dnsmasq", purpose: "have a guest boot from the network" };
 pub(crate) const BINUTILS: Package =
     Package { name: "binutils", program: "strip", purpose: "make programs small for guests" };
+pub(crate) const TESTPMD: Package = Package {
+    name: "dpdk-dev",
+    program: "dpdk-testpmd",
+    purpose: "have guests that send as fast as they can",
+};
 pub(crate) const VALGRIND: Package =
     Package { name: "valgrind", program: "valgrind", purpose: "count instructions" };
 

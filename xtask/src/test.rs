@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::packages::{
-    self, BINUTILS, BPFTOOL, DNSMASQ, ETHTOOL, IPERF3, IPROUTE2, PING, QEMU, USER_MODE_LINUX,
+    self, BINUTILS, BPFTOOL, DNSMASQ, ETHTOOL, IPERF3, IPROUTE2, PING, QEMU, TESTPMD, USER_MODE_LINUX,
 };
 use crate::sandbox::{self, Snapshot};
 use crate::{Result, guest_kernel, shell};
@@ -13,7 +13,7 @@ pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
     let network = [IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL, DNSMASQ];
     packages::install_missing(&network).await?;
-    packages::install_missing(&[USER_MODE_LINUX, QEMU, BINUTILS]).await?;
+    packages::install_missing(&[USER_MODE_LINUX, QEMU, TESTPMD, BINUTILS]).await?;
     guest_kernel::provide().await?;
     shell::title("Building");
     let mut programs = shell::cargo();
