@@ -11,4 +11,6 @@ pub(crate) enum Case {
     VethL2,
     /// One TCP stream from veth to veth
     TcpVeth,
+    /// Frames of 64 bytes from guest to guest
+    VhostUserL2,
 }

@@ -13,11 +13,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 mod bed;
 mod case;
 mod clock;
+mod dpdk;
+mod hugepages;
 mod noise;
 mod pipeline;
 mod report;
 mod subject;
 mod veth;
+mod vhost_user;
 
 use case::Case;
 use report::Row;
@@ -109,6 +112,7 @@ fn compare(cli: &Cli) -> Result<bool> {
             Case::Pipeline => pipeline::measure(effort)?,
             Case::VethL2 => veth::frames(effort)?,
             Case::TcpVeth => veth::stream(effort)?,
+            Case::VhostUserL2 => vhost_user::frames(effort)?,
         });
     }
     report::print(&rows);

@@ -3,7 +3,7 @@
 //! Two things make figures worthless. *Other processes* show in `/proc/stat` as CPU time that is not ours. A
 //! *hypervisor that moves the CPUs apart* shows nowhere, steal stays 0, yet a cache line then takes five times as
 //! long from one to the other and every figure of two threads falls to a half: so two threads pass a line to and
-//! fro, before and after each sample. A sample that was disturbed is taken again, a bounded number of times; the
+//! fro, before and after each sample. A sample waits a little for a quiet moment; one that was disturbed is taken again, a bounded number of times; the
 //! last is kept then, and marked.
 
 use std::collections::HashMap;
@@ -29,6 +29,9 @@ const OTHERS_MAX: f64 = 0.1;
 const ROUND_TRIPS: u32 = 50_000;
 /// Ten times as long as they take on a machine that is worth measuring on.
 const ROUND_TRIPS_LIMIT: Duration = Duration::from_millis(100);
+/// Longest wait for a quiet moment, and the time between two looks.
+const QUIET_WAIT: Duration = Duration::from_secs(2);
+const QUIET_PAUSE: Duration = Duration::from_millis(50);
 /// Waiting threads look at the clock each time after so many looks at the line.
 const LOOKS_PER_CHECK: u32 = 1 << 12;
 /// Ticks of a second in `/proc` (`USER_HZ`: 100 on every architecture).
@@ -58,7 +61,7 @@ impl Sample {
 pub(crate) fn sample(attempts: u32, mut measure: impl FnMut() -> Result<f64>) -> Result<Sample> {
     let mut attempt = 1;
     loop {
-        let (before, use_before) = (core_to_core_ns(), CpuUse::now()?);
+        let (before, use_before) = (core_to_core_at_best_ns(), CpuUse::now()?);
         let value = measure()?;
         let (others, after) = (use_before.others_since()?, core_to_core_ns());
         let core_to_core_ns = before.max(after);
@@ -130,6 +133,18 @@ pub(crate) fn core_to_core_ns() -> f64 {
         answered.and(took)
     });
     took.map_or(f64::INFINITY, |took| took.as_nanos() as f64 / f64::from(ROUND_TRIPS))
+}
+
+/// The same in a quiet moment, for which it waits: but no longer than it takes to see that there is none.
+fn core_to_core_at_best_ns() -> f64 {
+    let deadline = clock::now() + QUIET_WAIT;
+    loop {
+        let ns = core_to_core_ns();
+        if ns <= CORE_TO_CORE_MAX_NS || clock::now() > deadline {
+            return ns;
+        }
+        clock::pass(QUIET_PAUSE);
+    }
 }
 
 /// CPU time used until now, in ticks.

@@ -19,6 +19,7 @@ pub(crate) struct Row {
     pub(crate) detail: String,
     /// In the order they were taken.
     pub(crate) runs: Vec<f64>,
+    /// Of the runs that passed the noise gate; of all where none did.
     pub(crate) median: f64,
     /// Runs that did not pass the noise gate, from 0.
     pub(crate) noisy: Vec<usize>,
@@ -54,6 +55,7 @@ impl Row {
         samples: &[Sample],
     ) -> Self {
         let runs: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
+        let accepted: Vec<f64> = samples.iter().filter(|s| !s.noisy).map(|s| s.value).collect();
         let noisy = (0..).zip(samples).filter(|(_, sample)| sample.noisy).map(|(n, _)| n).collect();
         Self {
             case,
@@ -61,7 +63,7 @@ impl Row {
             subject,
             unit,
             detail,
-            median: median(&runs),
+            median: median(if accepted.is_empty() { &runs } else { &accepted }),
             runs,
             noisy,
             void: None,
@@ -92,19 +94,44 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Prints all rows, each beside the Linux bridge of its case.
-pub(crate) fn print(rows: &[Row]) {
-    println!("\n== Result: medians; `!` marks runs of a machine that was not quiet");
+/// Prints a sample as soon as it is taken.
+pub(crate) fn announce((round, of): (u32, u32), variant: &str, subject: &str, unit: &str, sample: Sample) {
+    let Sample { value, noisy, core_to_core_ns, others } = sample;
+    let mark = if noisy { '!' } else { ' ' };
     println!(
-        "{:<9} {:<23} {:<13} {:>10} {:<19} {:>9} {:>9} {:>8}  runs",
-        "case", "variant", "subject", "median", "unit", "low", "high", "x bridge"
+        "   round {round}/{of}  {variant:<21} {subject:<16} {value:8.3} {unit} {mark}  (core to core \
+         {core_to_core_ns:.0} ns, others {:.0} %)",
+        others * 100.0
+    );
+}
+
+/// Whom others of a case are compared with: the first of these that takes part.
+const PEERS: [&str; 2] = ["linux-bridge", "ovs-dpdk-static"];
+
+/// The row that a row is compared with: of a bridge there is one for all variants.
+fn peer<'a>(row: &Row, rows: &'a [Row]) -> Option<&'a Row> {
+    let of_case = || rows.iter().filter(|other| other.case == row.case);
+    let same = |name: &str| {
+        let named = || of_case().filter(|other| other.subject == name);
+        named().find(|other| other.variant == row.variant).or_else(|| named().next())
+    };
+    PEERS.iter().find_map(|name| same(name))
+}
+
+/// Prints all rows, each beside the peer of its case.
+pub(crate) fn print(rows: &[Row]) {
+    println!("\n== Result: medians of quiet runs; `!` marks runs of a machine that was not quiet");
+    println!("   x peer: the ratio to {}", PEERS.join(", or "));
+    println!(
+        "{:<13} {:<23} {:<15} {:>10} {:<19} {:>9} {:>9} {:>8}  runs",
+        "case", "variant", "subject", "median", "unit", "low", "high", "x peer"
     );
     for row in rows {
-        let bridge = rows.iter().find(|other| other.case == row.case && other.subject == "linux-bridge");
-        let ratio = bridge.map_or_else(String::new, |bridge| format!("{:.2}", row.median / bridge.median));
+        let ratio =
+            peer(row, rows).map_or_else(String::new, |peer| format!("{:.2}", row.median / peer.median));
         let (low, high) = row.bounds();
         println!(
-            "{:<9} {:<23} {:<13} {:>10.3} {:<19} {low:>9.3} {high:>9.3} {ratio:>8}  {}",
+            "{:<13} {:<23} {:<15} {:>10.3} {:<19} {low:>9.3} {high:>9.3} {ratio:>8}  {}",
             row.case,
             row.variant,
             row.subject,
@@ -176,11 +203,30 @@ mod tests {
         );
         assert_eq!(
             (row.median, row.bounds(), row.runs_in_words()),
-            (2.0, (1.0, 3.0), "1.000 3.000!".to_owned())
+            (1.0, (1.0, 3.0), "1.000 3.000!".to_owned())
         );
         let json = serde_json::to_value(&row).unwrap();
         assert_eq!(json["runs"], serde_json::json!([1.0, 3.0]));
         assert_eq!((&json["noisy"], json.get("void")), (&serde_json::json!([1]), None));
+    }
+
+    #[test]
+    fn a_row_is_compared_with_the_peer_of_its_case_and_variant() {
+        let row = |case, variant, subject, value| {
+            Row::new([case, "Mpps"], variant, (subject, String::new()), &[Sample::exact(value)])
+        };
+        let rows = [
+            row("veth-l2", "64B", "vswitch", 1.0),
+            row("veth-l2", "64B", "linux-bridge", 2.0),
+            row("veth-l2", "64B workers", "vswitch", 3.0),
+            row("vhost-user-l2", "a", "ovs-dpdk-static", 4.0),
+            row("vhost-user-l2", "b", "vswitch", 5.0),
+            row("vhost-user-l2", "b", "ovs-dpdk-static", 6.0),
+            row("pipeline", "", "vswitch", 7.0),
+        ];
+        let peers: Vec<Option<f64>> =
+            rows.iter().map(|row| peer(row, &rows).map(|peer| peer.median)).collect();
+        assert_eq!(peers, [Some(2.0), Some(2.0), Some(2.0), Some(4.0), Some(6.0), Some(6.0), None]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use vswitch_netns::Scratch;
 
 use crate::bed::Bed;
 use crate::noise::{self, Sample};
-use crate::report::Row;
+use crate::report::{Row, announce};
 use crate::subject::{Subject, Switch};
 use crate::{Effort, Result};
 
@@ -81,15 +81,8 @@ fn compare<L: Load>(effort: Effort) -> Result<Vec<Row>> {
         FIELD.iter().map(|(subject, suffix)| Lane::open(*subject, suffix)).collect::<Result<_>>()?;
     for round in 1..=effort.rounds() {
         for lane in &mut lanes {
-            let Sample { value, noisy, core_to_core_ns, others } = lane.sample(effort)?;
-            println!(
-                "   round {round}/{}  {:<14} {:<16} {value:8.3} {unit}{}  (core to core {core_to_core_ns:.0} ns, others {:.0} %)",
-                effort.rounds(),
-                lane.variant,
-                lane.subject.name(),
-                if noisy { " !" } else { "  " },
-                others * 100.0,
-            );
+            let sample = lane.sample(effort)?;
+            announce((round, effort.rounds()), &lane.variant, lane.subject.name(), unit, sample);
         }
     }
     let mut rows = Vec::new();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-use crate::packages::{self, ETHTOOL, IPERF3, IPROUTE2, Package, VALGRIND};
+use crate::packages::{self, ETHTOOL, IPERF3, IPROUTE2, Package, TESTPMD, VALGRIND};
 use crate::{Result, openvswitch, shell};
 
 /// The benchmarks' own: they are built for release, which is no reason to build this program with them.
@@ -19,6 +19,7 @@ const fn packages_of(case: Case) -> &'static [Package] {
         Case::Pipeline => &[VALGRIND],
         Case::VethL2 => &[IPROUTE2, ETHTOOL],
         Case::TcpVeth => &[IPROUTE2, ETHTOOL, IPERF3],
+        Case::VhostUserL2 => &[TESTPMD],
     }
 }
 
@@ -34,7 +35,8 @@ pub(crate) async fn run(cases: &[Case], quick: bool, json: Option<&Path>) -> Res
     }
     packages::install_missing(&needed).await?;
     let has_peers = cases.iter().any(|case| *case != Case::Pipeline);
-    let openvswitch = if has_peers { openvswitch::provide().await? } else { Vec::new() };
+    let openvswitch =
+        if has_peers { openvswitch::provide(cases.contains(&Case::VhostUserL2)).await? } else { Vec::new() };
     shell::title("Building the release");
     let mut build = shell::cargo();
     build.args(["build", "--release", "--package", "vswitch", "--package", "vswitch-benches"]);
