@@ -3,8 +3,8 @@
 //! Two things make figures worthless. *Other processes* show in `/proc/stat` as CPU time that is not ours. A
 //! *hypervisor that moves the CPUs apart* shows nowhere, steal stays 0, yet a cache line then takes five times as
 //! long from one to the other and every figure of two threads falls to a half: so two threads pass a line to and
-//! fro, before and after each sample. A sample waits a little for a quiet moment; one that was disturbed is taken again, a bounded number of times; the
-//! last is kept then, and marked.
+//! fro, before and after each sample. A sample waits a little for a quiet moment; one that was disturbed all the
+//! same is taken again, a bounded number of times; the last is kept then, and marked.
 
 use std::collections::HashMap;
 use std::fs;
