@@ -135,7 +135,7 @@ pub(crate) fn core_to_core_ns() -> f64 {
     took.map_or(f64::INFINITY, |took| took.as_nanos() as f64 / f64::from(ROUND_TRIPS))
 }
 
-/// The same in a quiet moment, for which it waits: but no longer than it takes to see that there is none.
+/// The same, in a quiet moment; waits at most [`QUIET_WAIT`] for one.
 fn core_to_core_at_best_ns() -> f64 {
     let deadline = clock::now() + QUIET_WAIT;
     loop {

@@ -42,6 +42,7 @@ fn record() -> PathBuf {
 }
 
 fn run(mut bytes: &[u8], record: &Path) -> Option<()> {
+    let _ = std::fs::remove_file(record); // of a process of the same number that crashed
     let mut cache = pool().cache();
     let [choice] = take(&mut bytes)?;
     // VERSION_1, with or without packed rings, mergeable buffers, and an event index.

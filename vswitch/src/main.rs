@@ -19,7 +19,7 @@ use tracing_subscriber::filter::LevelFilter;
 use vswitch_api::{Topology, paths, topology};
 use vswitch_io::{Pool, PoolConfig};
 
-use control::{Control, OnRefusal, Options, Remote, Rings};
+use control::{Control, OnRefusal, Options, Remote, RingRecords};
 use http::socket::{Peer, Socket};
 
 /// 64 MiB of wire frames: an AF_XDP queue keeps 512 of them in its ring, the other kinds only what is in flight. Each
@@ -152,8 +152,9 @@ async fn serve(args: &Args, topology: Topology) -> Result<(), String> {
     raise_descriptor_limit();
     let pool = Pool::new(FRAMES).map_err(|e| format!("no memory for frames: {e}"))?;
     let switch = topology.switch.clone();
-    let rings = Some(Rings::beside(&args.socket));
-    let mut control = Control::start(&switch, pool, rings).await.map_err(|e| format!("cannot start: {e}"))?;
+    let records = Some(RingRecords::beside(&args.socket));
+    let mut control =
+        Control::start(&switch, pool, records).await.map_err(|e| format!("cannot start: {e}"))?;
     control.apply(topology, as_configured()).await.map_err(|refusal| refusal.message)?;
     let (remote, jobs) = Control::remote();
     let server =

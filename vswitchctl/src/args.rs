@@ -182,7 +182,7 @@ pub(crate) struct PortOptions {
     /// Who listens on that socket: server is the switch, client the guest's front end
     #[arg(long)]
     pub(crate) role: Option<Role>,
-    /// Queue pairs that the guest of a port of kind vhost-user may use
+    /// Queue pairs that the guest of a port of kind vhost-user may use: 1 to 64; 1 by default
     #[arg(long, value_name = "N")]
     pub(crate) queues: Option<Setting<u16>>,
     /// The one network of an access port; "" for none

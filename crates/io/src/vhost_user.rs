@@ -69,7 +69,7 @@ use vring::{eventfd, signal};
 const MTU_LIMIT: u32 = 65535;
 /// What a guest has unless it is told otherwise; the front end does not say.
 const MTU: u32 = 1500;
-/// Most queue pairs of a port.
+/// Most queue pairs of a port: the device has a bit for each.
 pub const MOST_PAIRS: u16 = 64;
 
 /// Who listens on the socket.

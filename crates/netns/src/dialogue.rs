@@ -113,6 +113,6 @@ mod tests {
         let reason = std::error::Error::source(&ended).unwrap().to_string();
         assert_eq!(reason, "no such option");
         let silent = Dialogue::start(shell("echo well; read -r line"), "> ", Duration::from_millis(50));
-        assert!(silent.unwrap_err().to_string().contains("heard: well"));
+        assert!(matches!(silent.unwrap_err(), Error::Timeout(_)));
     }
 }

@@ -46,8 +46,8 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::Mac;
     use crate::testing::frame;
+    use crate::{Mac, Tag};
 
     fn udp(ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
         let frame = frame(Mac([2; 6]), Mac([4; 6])).ip([10, 0, 0, 1], [10, 0, 0, 2]);
@@ -62,6 +62,22 @@ mod tests {
         let mut other = udp((1, 2), b"one");
         other[29] ^= 1;
         assert_ne!(one, hash(&other), "another address");
+    }
+
+    #[test]
+    fn tags_make_no_other_flow_and_all_of_ipv6_counts() {
+        let plain = || frame(Mac([2; 6]), Mac([4; 6]));
+        let tags = [plain(), plain().tag(Tag::dot1q(5)), plain().tag(Tag::dot1q(5)).tag(Tag::dot1q(6))];
+        let [none, one, two] = tags.map(|base| hash(&base.ip([1; 16], [2; 16]).tcp(1, 2, 0).bytes()));
+        assert_eq!((none, none), (one, two));
+        let mut last = [2; 16];
+        last[15] = 3;
+        let others = [
+            plain().ip([1; 16], last).tcp(1, 2, 0).bytes(),
+            plain().ip([1; 16], [2; 16]).tcp(1, 3, 0).bytes(),
+            plain().ip([1; 16], [2; 16]).udp(1, 2).bytes(),
+        ];
+        assert!(others.iter().all(|other| hash(other) != none));
     }
 
     #[test]

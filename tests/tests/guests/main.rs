@@ -251,7 +251,7 @@ impl OfQemu {
     /// A TCP connection goes on as well.
     #[track_caller]
     fn outlive_the_switch(&mut self, lab: &mut Lab) {
-        let upload = self.vm1.begin_to_receive(lab.host("host"));
+        let mut upload = self.vm1.begin_to_receive(lab.host("host"));
         let pings = [&self.vm1, &self.vm2].map(|guest| Pings::start(lab.host("host"), guest.address));
         let started = now();
         for pings in &pings {
@@ -259,6 +259,7 @@ impl OfQemu {
         }
         lab.switch.stop(Signal::SIGKILL);
         let killed = now();
+        upload.send(64 << 10).expect("the host's socket holds it");
         lab.switch.start();
         let outages = pings.map(|pings| pings.answered_after(killed));
         println!("answers again {outages:?} after the kill");

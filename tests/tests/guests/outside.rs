@@ -204,7 +204,7 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Sends the next `len`, or all that is left.
-    fn send(&mut self, len: usize) -> io::Result<()> {
+    pub(crate) fn send(&mut self, len: usize) -> io::Result<()> {
         let rest = self.rest.split_off(len.min(self.rest.len()));
         self.stream.write_all(&std::mem::replace(&mut self.rest, rest))
     }

@@ -22,7 +22,7 @@ pub(crate) struct Setup {
     pub(crate) role: &'static str,
     /// Pairs of queues.
     pub(crate) queues: u32,
-    /// The rings of the second guest.
+    /// The second guest has packed rings.
     pub(crate) packed: bool,
 }
 

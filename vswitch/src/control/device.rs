@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vswitch_api::topology::{Kind, Port, Role};
+use vswitch_api::topology::{Kind, Port, QUEUES_RANGE, Role};
 use vswitch_io::shortcut::Shortcut;
 use vswitch_io::vhost_user::{self, Watch};
 use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, xdp};
@@ -10,10 +10,12 @@ use vswitch_io::{Facts, OpenError, Opened, Pool, RxQueue, TxQueue, packet, tap, 
 use super::backing::Backing;
 use super::filters::Filters;
 use super::front_end::{FrontEnd, Watched};
-use super::rings::Rings;
+use super::ring_records::RingRecords;
 use crate::netlink::{Link, Table};
 use crate::parallel;
 use crate::worker::Queues;
+
+const _: () = assert!(*QUEUES_RANGE.end() == vhost_user::MOST_PAIRS);
 
 /// A port whose queues the workers have.
 pub(super) struct Device {
@@ -140,8 +142,8 @@ pub(super) struct Opener {
     pub(super) pool: &'static Pool,
     pub(super) workers: usize,
     pub(super) shortcut: Option<&'static Shortcut>,
-    /// Where it is kept where packed rings are.
-    pub(super) rings: Option<Rings>,
+    /// Where the positions of packed rings are written down.
+    pub(super) records: Option<RingRecords>,
 }
 
 impl Opener {
@@ -193,16 +195,18 @@ impl Opener {
             Role::Server => vhost_user::Role::Server,
             Role::Client => vhost_user::Role::Client,
         };
-        let record = self.rings.as_ref().and_then(|rings| match rings.file(socket) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                tracing::warn!(%error, "packed rings of guests will not outlive a killed daemon");
-                None
-            }
-        });
+        let (record, no_record) = match self.records.as_ref().map(|records| records.file(socket)) {
+            Some(Ok(file)) => (Some(file), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
         let pairs = port.queues.unwrap_or(1);
         let config = vhost_user::Config { socket: socket.to_owned(), role, pairs, record };
-        vhost_user::open(&config, self.workers).map(|(opened, watch)| (opened, Some(watch)))
+        let (mut opened, watch) = vhost_user::open(&config, self.workers)?;
+        if let Some(error) = no_record {
+            opened.facts.why += &format!("; its packed rings do not outlive a killed switch: {error}");
+        }
+        Ok((opened, Some(watch)))
     }
 
     /// `auto` (docs/decisions/0003-kind-of-a-port.md): devices whose frames are made by a stack on this host bring

@@ -17,7 +17,7 @@ mod health;
 mod ids;
 mod record;
 mod report;
-mod rings;
+mod ring_records;
 mod safety;
 mod shortcut;
 mod stale;
@@ -57,7 +57,7 @@ use stale::Stale;
 use statics::{Place, StaticEntries};
 
 pub use apply::{OnRefusal, Options};
-pub use rings::Rings;
+pub use ring_records::RingRecords;
 
 /// FDB entries that there is room for.
 const FDB_CAPACITY: usize = 1 << 20;
@@ -143,11 +143,15 @@ pub struct Control {
 
 impl Control {
     /// Starts the workers as `switch` has it, with an empty topology. Packed rings of guests do not outlive a killed daemon
-    /// without `rings`. Needs a tokio runtime.
+    /// without `records`. Needs a tokio runtime.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn start(switch: &Switch, pool: &'static Pool, rings: Option<Rings>) -> io::Result<Self> {
+    pub async fn start(
+        switch: &Switch,
+        pool: &'static Pool,
+        records: Option<RingRecords>,
+    ) -> io::Result<Self> {
         let clock = Clock::start();
         let shortcut = switch.shortcut.then(shortcut::open).flatten();
         let words = shortcut.map(|shortcut| Box::new(shortcut.generations()) as Words);
@@ -166,7 +170,7 @@ impl Control {
         let workers = Workers::start(&setup, Arc::clone(&snapshot))?;
         Ok(Self {
             clock,
-            opener: Opener { pool, workers: workers.count(), shortcut, rings },
+            opener: Opener { pool, workers: workers.count(), shortcut, records },
             cpus,
             workers,
             links: Links::open(clock).await?,
@@ -243,16 +247,16 @@ impl Control {
             }
         };
         self.detach_all().await;
-        self.forget_rings();
+        self.forget_records();
         ended
     }
 
     /// The next daemon is not to know of guests that had a port only once. (As long as this one runs their port may come
     /// back, and they with it.)
-    fn forget_rings(&self) {
-        let Some(rings) = &self.opener.rings else { return };
+    fn forget_records(&self) {
+        let Some(records) = &self.opener.records else { return };
         let backings: Vec<Backing> = self.desired.port.iter().map(Backing::of).collect();
-        rings.keep(backings.iter().filter_map(Backing::socket));
+        records.keep(backings.iter().filter_map(Backing::socket));
     }
 
     /// The device of a port, when it is attached.

@@ -53,7 +53,8 @@ pub struct PortState {
     pub mode: Option<String>,
     /// Why this kind and mode were chosen, in words; absent while it waits.
     pub why: Option<String>,
-    /// Receive queues of the netdev that are served.
+    /// Receive queues that are served; at a port of kind `vhost-user` the queue pairs that the guest may use (those that
+    /// run: `front_end.queue_pairs`).
     pub queues: u32,
     /// Unfinished work of frames that it can carry; at a guest's port what the guest has agreed to.
     pub offloads: Offloads,

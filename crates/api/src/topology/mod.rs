@@ -179,8 +179,8 @@ pub struct Port {
     /// Who listens on that socket.
     #[serde(default, skip_serializing_if = "Role::is_server")]
     pub role: Role,
-    /// Queue pairs that the guest of a port of kind `vhost-user` may use, 1 to 64. Absent: one. Guests whose hypervisor
-    /// gives them no control queue (user-mode Linux) start with one alone.
+    /// Queue pairs that the guest of a port of kind `vhost-user` may use, 1 to 64. Absent: one. A guest whose hypervisor
+    /// gives it no control queue (user-mode Linux) does not start on a port with more than one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 64)]
     pub queues: Option<u16>,

@@ -7,17 +7,17 @@
 //!
 //! The pages are mapped, and the kernel keeps them when the process ends, in whatever way. They are allocated before
 //! that: a write to a mapped page for which there is no memory would be a SIGBUS. A file has one owner at a time, by a
-//! lock that the kernel takes back from a process that ends. What is read is believed where it cannot be wrong only:
-//! another process may have written it.
+//! lock that the kernel takes back from a process that ends. What is read is checked
+//! before it is used: another process may have written it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, posix_fallocate};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::identity;
@@ -103,12 +103,8 @@ impl Records {
             return Err(io::Error::other("it is no file, or another by now"));
         }
         let len = (rings * PAGE) as u64;
-        if let Some(missing) = len.checked_sub(metadata.len()) {
-            // Not by its length alone: see above.
-            lock.write_all_at(&vec![0; missing as usize], metadata.len())?;
-        } else {
-            lock.set_len(len)?;
-        }
+        lock.set_len(len)?;
+        posix_fallocate(&*lock, 0, len as i64)?; // holes too
         let mapping = MmapRegion::from_file(FileOffset::new(lock.try_clone()?, 0), rings * PAGE);
         Ok(Self { path: path.to_owned(), rings, mapping: mapping.map_err(io::Error::other)?, lock })
     }

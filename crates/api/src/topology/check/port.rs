@@ -73,8 +73,7 @@ impl Checker<'_> {
         let at = format!("{path}.queues");
         if port.kind != Kind::VhostUser {
             let what = format!("queues is for ports of kind vhost-user, and this one is {}", port.kind);
-            let mend = "leave queues out: a netdev is served with all that it has (ethtool -L sets how many)";
-            self.report(at, what, mend);
+            self.report(at, what, "leave queues out, or set kind = \"vhost-user\"");
         } else if !QUEUES_RANGE.contains(&queues) {
             let mend = format!("use {} to {}", QUEUES_RANGE.start(), QUEUES_RANGE.end());
             self.report(at, format!("{queues} is out of range"), mend);

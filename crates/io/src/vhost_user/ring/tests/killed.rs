@@ -47,6 +47,7 @@ struct Machine {
 
 impl Machine {
     fn new(size: u16) -> Self {
+        LEFT.set(None); // a case that failed may have left it
         let folder = tempfile::tempdir().unwrap();
         let records = Arc::new(Records::open(&folder.path().join("record"), 1).unwrap());
         let record = records.ring(0).unwrap();

@@ -1,5 +1,5 @@
-//! Where it is kept where the guests' packed rings are: a folder beside the API's socket, with a file for each socket of
-//! a guest's port. It outlives the daemon, however that ends, so that guests get their traffic back from the next one.
+//! The folder of what is written down of guests' packed rings: beside the API's socket, with a file for each socket of a
+//! guest's port. It outlives the daemon, however that ends, so that guests get their traffic back from the next one.
 //! When a daemon ends in order, the files of sockets go that no port has then.
 
 use std::collections::BTreeSet;
@@ -15,9 +15,9 @@ use vswitch_api::paths;
 const MODE: u32 = 0o700;
 
 /// The folder, which is made when it is first needed.
-pub struct Rings(PathBuf);
+pub struct RingRecords(PathBuf);
 
-impl Rings {
+impl RingRecords {
     /// That of the daemon with this API socket, of which there is one.
     pub fn beside(socket: &Path) -> Self {
         let mut name = socket.as_os_str().to_owned();
@@ -59,7 +59,7 @@ impl Rings {
     }
 }
 
-impl Drop for Rings {
+impl Drop for RingRecords {
     /// Where there is nothing in it.
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0);
@@ -75,31 +75,31 @@ mod tests {
     #[test]
     fn each_socket_has_a_file_of_its_own_within_the_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let rings = Rings::beside(&folder.path().join("api"));
+        let records = RingRecords::beside(&folder.path().join("api"));
         let sockets = ["/a/b", "/a%2Fb", "a/b", "..", ".", "../../a", "/é", ""].map(Path::new);
-        let files: BTreeSet<PathBuf> = sockets.iter().map(|socket| rings.file(socket).unwrap()).collect();
+        let files: BTreeSet<PathBuf> = sockets.iter().map(|socket| records.file(socket).unwrap()).collect();
         assert_eq!(files.len(), sockets.len());
         assert!(files.iter().all(|file| file.parent() == Some(&folder.path().join("api.rings"))));
         files.iter().for_each(|file| fs::write(file, "").unwrap());
-        rings.keep([sockets[0], Path::new("/other")].into_iter());
+        records.keep([sockets[0], Path::new("/other")].into_iter());
         assert_eq!(files.iter().filter(|file| file.exists()).count(), 1);
-        assert!(rings.file(sockets[0]).unwrap().exists());
-        rings.keep([].into_iter());
-        drop(rings);
+        assert!(records.file(sockets[0]).unwrap().exists());
+        records.keep([].into_iter());
+        drop(records);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_folder_of_others_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
-        let rings = Rings::beside(&folder.path().join("api"));
+        let records = RingRecords::beside(&folder.path().join("api"));
         fs::create_dir(folder.path().join("theirs")).unwrap();
         symlink("theirs", folder.path().join("api.rings")).unwrap();
-        assert!(rings.file(Path::new("/a")).is_err());
+        assert!(records.file(Path::new("/a")).is_err());
         fs::remove_file(folder.path().join("api.rings")).unwrap();
         fs::create_dir(folder.path().join("api.rings")).unwrap();
         let open = fs::Permissions::from_mode(0o777);
         fs::set_permissions(folder.path().join("api.rings"), open).unwrap();
-        assert!(rings.file(Path::new("/a")).is_err());
+        assert!(records.file(Path::new("/a")).is_err());
     }
 }
