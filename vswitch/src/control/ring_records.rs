@@ -4,11 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use vswitch_api::paths;
 
 /// Nobody but the owner may write there, or look.
@@ -34,12 +36,23 @@ impl RingRecords {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        let folder = fs::symlink_metadata(&self.0)?;
-        if !folder.is_dir() || folder.uid() != nix::unistd::geteuid().as_raw() || folder.mode() & 0o22 != 0 {
-            let text = format!("{} is no folder of this daemon's alone", self.0.display());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-        }
+        self.open()?;
         Ok(self.0.join(Self::name(socket)))
+    }
+
+    /// The folder, if nobody else may write to it.
+    fn open(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
+        let text = || format!("{} is no folder of this daemon's alone", self.0.display());
+        let others = || io::Error::new(io::ErrorKind::PermissionDenied, text());
+        let folder = options.open(&self.0).map_err(|e| match e.raw_os_error() {
+            Some(libc::ENOTDIR | libc::ELOOP) => others(),
+            _ => e,
+        })?;
+        let metadata = folder.metadata()?;
+        let is_ours = metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.mode() & 0o22 == 0;
+        if is_ours { Ok(folder) } else { Err(others()) }
     }
 
     /// No two sockets have the same, and it is one segment of a path.
@@ -49,7 +62,9 @@ impl RingRecords {
 
     /// Removes the files of all sockets but these.
     pub(super) fn keep<'a>(&self, sockets: impl Iterator<Item = &'a Path>) {
-        let Ok(entries) = fs::read_dir(&self.0) else { return }; // it was never needed
+        let Ok(folder) = self.open() else { return }; // it was never needed, or is not ours
+        // By the folder that was looked at, whatever has its name by now.
+        let Ok(entries) = fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd())) else { return };
         let kept: BTreeSet<OsString> = sockets.map(Self::name).collect();
         for entry in entries.flatten().filter(|entry| !kept.contains(&entry.file_name())) {
             if let Err(error) = fs::remove_file(entry.path()) {
@@ -87,6 +102,18 @@ mod tests {
         records.keep([].into_iter());
         drop(records);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_removed_from_a_folder_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let rings = Rings::beside(&folder.path().join("api"));
+        let theirs = folder.path().join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        fs::write(theirs.join("precious"), "").unwrap();
+        symlink("theirs", folder.path().join("api.rings")).unwrap();
+        rings.keep([].into_iter());
+        assert!(theirs.join("precious").exists());
     }
 
     #[test]
