@@ -189,6 +189,8 @@ pub(super) trait Virtqueue {
     fn take(&mut self, memory: &Memory, limit: usize, taken: &mut Taken) -> Result<(), Broken>;
     /// Gives back the chains that were taken last: they are available still.
     fn untake(&mut self, chains: &[Chain]);
+    /// The next so many chains that are put hold one frame, of which the guest is to see all or nothing.
+    fn begin(&mut self, memory: &Memory, chains: usize) -> Result<(), Broken>;
     /// The chain taken first, of those not put back yet, was used, and `len` bytes written to it. The guest learns
     /// of it by [`Virtqueue::publish`].
     fn put(&mut self, memory: &Memory, chain: &Chain, len: u32) -> Result<(), Broken>;

@@ -9,7 +9,8 @@ use vswitch_wire::{Csum, FrameBuf, FrameMeta, Gso, GsoKind, Mac, Offload, Segmen
 
 use super::device::Device;
 use super::features::Features;
-use super::guest::Guest;
+use super::guest::{Driver, Guest};
+use super::ring::tests::killed::{kill_after, was_killed};
 use super::tx::Tx;
 use crate::{FrameClass, FrameVec, Pool, PoolCache, PoolConfig, RxQueue, TxQueue, TxReport};
 
@@ -356,4 +357,28 @@ fn a_sleeping_worker_is_woken_by_what_came_before() {
     assert!(readable(&rx));
     assert_eq!(receive(&mut rx, &mut cache).len(), 1);
     assert!(!readable(&rx));
+}
+
+/// A batch that is larger than the log: wherever the device is looked at, or killed, the guest sees a frame whole or not
+/// at all (VIRTIO 1.2 section 5.1.6.4.1: the buffers of one packet are used together).
+#[test]
+fn a_frame_in_many_buffers_is_seen_whole_or_not_at_all() {
+    let pool = pool();
+    let mut cache = pool.cache();
+    let folder = tempfile::tempdir().unwrap();
+    for stores in 0.. {
+        let mut guest = Guest::new(features(VERSION_1 | PACKED | MRG), 512);
+        (0..400).for_each(|_| assert!(guest.post(&[200], false)));
+        let record = folder.path().join(stores.to_string());
+        let bases = [&guest.rx, &guest.tx].map(Driver::base);
+        let (_rx, mut tx) = guest.attach_with(Some(&record), bases);
+        kill_after(stores);
+        send(&mut tx, &mut cache, &vec![plain(9000, 1); 8]);
+        let killed = was_killed();
+        while guest.receive().is_some() {}
+        if !killed {
+            assert!(stores > 1000, "{stores}");
+            break;
+        }
+    }
 }

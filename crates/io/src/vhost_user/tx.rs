@@ -12,6 +12,7 @@ use super::buffers::Buffers;
 use super::device::Device;
 use super::features::{Format, NUM_BUFFERS};
 use super::memory::Memory;
+use super::record::ENTRIES;
 use super::ring::{BATCH, Broken, Ring, Taken, Virtqueue};
 use super::vring::Running;
 use crate::pool::LARGE_CAPACITY;
@@ -20,6 +21,7 @@ use crate::{Frame, FrameVec, PoolCache};
 
 /// Chains that one frame may lie in: buffers that are shorter than 512 bytes are not worth having.
 const SPREAD: usize = 128;
+const _: () = assert!(SPREAD <= ENTRIES as usize); // the log of a packed ring holds a whole frame
 
 /// A way to the guest for one worker.
 pub(super) struct Tx {
@@ -184,6 +186,7 @@ impl<Q: Virtqueue> Stock<'_, Q> {
         let header = header.get(..self.format.header).unwrap_or_default();
         let mut room = Buffers::new(self.memory, self.taken.spans_of(chains));
         room.write(header).and_then(|()| room.write(bytes)).ok_or(Broken::Memory)?;
+        self.queue.begin(self.memory, count)?;
         for chain in chains {
             let len = rest.min(chain.len as usize);
             rest -= len;

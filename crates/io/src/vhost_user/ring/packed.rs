@@ -208,10 +208,15 @@ impl Virtqueue for Packed {
         }
     }
 
-    fn put(&mut self, memory: &Memory, chain: &Chain, len: u32) -> Result<(), Broken> {
-        if self.journal.as_ref().is_some_and(Journal::is_full) {
+    fn begin(&mut self, memory: &Memory, chains: usize) -> Result<(), Broken> {
+        if self.journal.as_ref().is_some_and(|journal| !journal.has_room(chains)) {
             self.wanted |= self.tell(memory)?;
         }
+        Ok(())
+    }
+
+    fn put(&mut self, memory: &Memory, chain: &Chain, len: u32) -> Result<(), Broken> {
+        self.begin(memory, 1)?;
         let at = self.filled;
         let round = if at.wrap { AVAILABLE | USED } else { 0 };
         let flags = round | if len > 0 { WRITE } else { 0 };

@@ -130,6 +130,10 @@ impl Virtqueue for Split {
         self.next = self.next.wrapping_sub(chains.len() as u16);
     }
 
+    fn begin(&mut self, _memory: &Memory, _chains: usize) -> Result<(), Broken> {
+        Ok(()) // nothing is seen before it is published
+    }
+
     fn put(&mut self, memory: &Memory, chain: &Chain, len: u32) -> Result<(), Broken> {
         let entry = u64::from(len) << 32 | u64::from(chain.id);
         let used = slice(memory, self.used)?;

@@ -54,9 +54,9 @@ impl Journal {
         Ok((Some(Self { record, position, count: 0 }), position))
     }
 
-    /// There is no room for what a descriptor was: what was used must be published.
-    pub(super) fn is_full(&self) -> bool {
-        self.count == ENTRIES
+    /// There is room for what so many descriptors were. Otherwise what was used must be published.
+    pub(super) fn has_room(&self, descriptors: usize) -> bool {
+        usize::from(self.count) + descriptors <= usize::from(ENTRIES)
     }
 
     /// A descriptor behind the first one of a batch is about to be used. Its upper half is this now.

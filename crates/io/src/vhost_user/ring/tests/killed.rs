@@ -24,12 +24,12 @@ pub(in crate::vhost_user) fn is_alive() -> bool {
 }
 
 /// The device is killed after so many stores.
-fn kill_after(stores: usize) {
+pub(in crate::vhost_user) fn kill_after(stores: usize) {
     LEFT.set(Some(stores));
 }
 
 /// It was; from now on another one is there.
-fn was_killed() -> bool {
+pub(in crate::vhost_user) fn was_killed() -> bool {
     LEFT.with(|left| left.get() == Some(0) && left.take().is_some())
 }
 
