@@ -215,6 +215,9 @@ fn keeps_its_rings(features: Features, base: u32) {
     let mut switch = switch.restart();
     let Connected { guest, stream, .. } = frontend;
     drop(stream);
+    // Somebody looks whether anyone listens, as another switch would, or a front end that wants what is not offered.
+    drop(UnixStream::connect(switch.path()).unwrap());
+    switch.wait_for("it has left", |state| state.sessions == 1 && !state.connected);
     let stream = UnixStream::connect(switch.path()).unwrap();
     let events = Frontend::default();
     let mut orders = Frontend::negotiate(&guest, features);

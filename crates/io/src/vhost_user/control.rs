@@ -83,11 +83,7 @@ impl Control {
             };
             let reason = match &over {
                 Over::Stopped => return,
-                Over::Closed(Closed::End) => {
-                    // Its guest is gone. One that was sent away has it still, and may come back.
-                    self.device.forget();
-                    None
-                }
+                Over::Closed(Closed::End) => None,
                 over => Some(over.to_string()),
             };
             self.update(|state| {
@@ -135,6 +131,11 @@ impl Control {
                 Err(e) => Err(Closed::from(e).into()),
             };
             if let Err(over) = result {
+                // Its guest is gone. One that was sent away has it still, and may come back; and one that started no
+                // ring has no guest, or cannot serve it with what it was offered.
+                if matches!(over, Over::Closed(Closed::End)) && session.has_run() {
+                    self.device.forget();
+                }
                 return over;
             }
             self.update(|state| {

@@ -103,6 +103,11 @@ impl Session {
         self.vrings.chunks(2).filter(|pair| pair.iter().all(|vring| vring.running)).count()
     }
 
+    /// A ring ran.
+    pub(super) fn has_run(&self) -> bool {
+        self.vrings.iter().any(|vring| vring.ran)
+    }
+
     /// Obeys a request.
     pub(super) fn on_message(&mut self, message: Message) -> Result<Option<Reply>, Refused> {
         let number = message.number();
