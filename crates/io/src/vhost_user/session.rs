@@ -223,11 +223,22 @@ impl Session {
 
     /// Starts a ring that has everything it needs.
     fn start(&mut self, index: usize) -> Result<(), Refused> {
+        let Some(state) = self.vrings.get(index) else { return Ok(()) };
+        let enabled = state.enabled.unwrap_or(!self.features.has_protocol());
+        if !enabled || !state.kicked || state.running {
+            return Ok(());
+        }
+        let Some(running) = self.take_up(index) else { return Ok(()) };
+        self.device.start(index, running.map_err(|source| Refused::Ring { index, source })?);
+        self.vrings.get_mut(index).into_iter().for_each(|state| (state.running, state.ran) = (true, true));
+        Ok(())
+    }
+
+    /// Takes up a ring, if it is known where it is.
+    fn take_up(&self, index: usize) -> Option<Result<Running, BadRing>> {
         let features = self.features;
-        let Some(state) = self.vrings.get_mut(index) else { return Ok(()) };
-        let enabled = state.enabled.unwrap_or(!features.has_protocol());
-        let ready = enabled && state.kicked && state.size > 0 && !self.memory.regions().is_empty();
-        let Some(areas) = state.areas.filter(|_| ready && !state.running) else { return Ok(()) };
+        let state = self.vrings.get(index)?;
+        let areas = state.areas.filter(|_| state.size > 0 && !self.memory.regions().is_empty())?;
         let setup = Setup {
             size: state.size,
             areas,
@@ -238,22 +249,27 @@ impl Session {
         let (memory, call) = (Arc::clone(&self.memory), state.call.clone());
         let record = self.device.vrings().get(index).and_then(|vring| vring.record().cloned());
         let from = Start { base: state.base, said: state.said, known: state.ran, record };
-        let running = Running::new(memory, setup, from, Format::new(features), call);
-        self.device.start(index, running.map_err(|source| Refused::Ring { index, source })?);
-        (state.running, state.ran) = (true, true);
-        Ok(())
+        Some(Running::new(memory, setup, from, Format::new(features), call))
     }
 
     /// Stops a ring until it is given another kick, and returns its position.
     fn take_base(&mut self, index: u32) -> Result<u32, Refused> {
         let (place, _) = self.vring(index)?;
         self.stop(place);
+        // One that did not run in this session may not be where the front end said.
+        let is_new = self.vrings.get(place).is_some_and(|state| !state.ran && state.kicked);
+        let found = if is_new { self.take_up(place).and_then(Result::ok) } else { None };
         let (_, state) = self.vring(index)?;
+        if let Some(mut found) = found {
+            (state.base, state.ran) = (found.ring.queue().base(), true);
+        }
         (state.kicked, state.said) = (false, state.base);
-        let base = state.base;
+        let (base, is_known) = (state.base, state.ran);
         let Some(vring) = self.device.vrings().get(place) else { return Ok(base) };
-        // Now the front end knows better.
-        vring.record().into_iter().for_each(Record::erase);
+        if is_known {
+            // Now the front end knows better.
+            vring.record().into_iter().for_each(Record::erase);
+        }
         vring.set_kick(None)?;
         Ok(base)
     }

@@ -180,6 +180,28 @@ fn a_position_that_was_told_is_the_front_ends_to_say() {
     assert!(!is_heard(&device, &mut guest), "the record is of another beginning");
 }
 
+/// A front end stops pairs that the guest does not use as well, and starts them where it was told.
+#[test]
+fn the_position_of_a_ring_that_did_not_run_since_the_kill_is_told_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("record");
+    let mut guest = Guest::new(features(PACKED), 64);
+    let start = [&guest.rx, &guest.tx].map(Driver::base);
+    let (device, session) = session_of(&path, &guest, start);
+    (0..5).for_each(|_| assert!(is_heard(&device, &mut guest)));
+    drop((session, device));
+    let records = Arc::new(Records::open(&path, 4).unwrap());
+    let device = Arc::new(Device::new(2, Some(&records)).unwrap());
+    let mut session = Session::new(Arc::clone(&device));
+    all(&mut session, Frontend::negotiate(&guest, features(PACKED)));
+    let mut orders = Frontend::default().start_at(&guest, start);
+    orders.retain(|order| order.number != 18);
+    all(&mut session, orders);
+    assert!(!is_running(&device, 1), "it was not enabled");
+    let told = ask(&mut session, Order::new(11, &[1]), false).unwrap().unwrap();
+    assert_eq!((told >> 32) as u32, guest.tx.base());
+}
+
 #[test]
 fn a_ring_needs_no_eventfds_and_no_enabling_without_protocol_features() {
     let (device, mut session) = session();
