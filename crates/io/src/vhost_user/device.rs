@@ -116,7 +116,7 @@ impl Device {
 
     /// Forgets where the rings were, since nobody is going to ask.
     pub(super) fn forget(&self) {
-        self.vrings.iter().filter_map(Vring::record).for_each(Record::erase);
+        self.vrings.iter().find_map(Vring::record).into_iter().for_each(Record::erase_all);
     }
 
     /// What is to be announced.

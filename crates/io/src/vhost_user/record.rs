@@ -6,9 +6,9 @@
 //! were used and not published yet, so that they can be made available again. `ring::packed` says when what is written.
 //!
 //! The pages are mapped, and the kernel keeps them when the process ends, in whatever way. They are allocated before
-//! that: a write to a mapped page for which there is no memory would be a SIGBUS. A file has one owner at a time, by a
-//! lock that the kernel takes back from a process that ends. What is read is checked
-//! before it is used: another process may have written it.
+//! that: a write to a mapped page for which there is no memory would be a SIGBUS. (One that comes all the same, since the
+//! file was cut, costs the records and no more: see `vanish`.) A file has one owner at a time, by a lock that the kernel
+//! takes back from a process that ends. What is read is checked before it is used: another process may have written it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,8 +20,9 @@ use std::sync::atomic::Ordering;
 use nix::fcntl::{Flock, FlockArg, posix_fallocate};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::identity;
 use super::ring::store;
+use super::vanish::Watch;
+use super::{MOST_PAIRS, identity};
 
 /// Bytes of a ring's record.
 const PAGE: usize = 4096;
@@ -82,7 +83,9 @@ impl State {
 /// The records of a port's rings.
 pub(super) struct Records {
     path: PathBuf,
+    /// That there is room for; some may be of a port that had more.
     rings: usize,
+    _watch: Watch, // dropped before the mapping
     mapping: MmapRegion,
     lock: Flock<File>, // dropped after the mapping
 }
@@ -102,11 +105,17 @@ impl Records {
         if !metadata.is_file() || identity(path) != Some((metadata.dev(), metadata.ino())) {
             return Err(io::Error::other("it is no file, or another by now"));
         }
+        // The port may have as many rings again as it had.
+        let had = usize::try_from(metadata.len()).unwrap_or(usize::MAX).div_ceil(PAGE);
+        let rings = rings.max(had.min(2 * usize::from(MOST_PAIRS)));
         let len = (rings * PAGE) as u64;
         lock.set_len(len)?;
         posix_fallocate(&*lock, 0, len as i64)?; // holes too
         let mapping = MmapRegion::from_file(FileOffset::new(lock.try_clone()?, 0), rings * PAGE);
-        Ok(Self { path: path.to_owned(), rings, mapping: mapping.map_err(io::Error::other)?, lock })
+        let mapping = mapping.map_err(io::Error::other)?;
+        // SAFETY: whole pages of a file's mapping, held by the same value; it is accessed through volatile slices only.
+        let watch = unsafe { Watch::new(mapping.as_ptr(), mapping.size()) }?;
+        Ok(Self { path: path.to_owned(), rings, _watch: watch, mapping, lock })
     }
 
     /// The record of one ring.
@@ -152,6 +161,11 @@ impl Record {
     /// It is of no ring any more.
     pub(super) fn erase(&self) {
         self.write(0, 0);
+    }
+
+    /// Nor is any other of the port's.
+    pub(super) fn erase_all(&self) {
+        (0..self.records.rings).filter_map(|index| self.records.ring(index)).for_each(|ring| ring.erase());
     }
 
     fn is_of(&self, ring: &Identity) -> bool {
@@ -235,5 +249,32 @@ mod tests {
             drop(Records::open(&path, 2).unwrap());
             assert!(!path.exists());
         }
+    }
+
+    fn some_ring() -> Identity {
+        Identity { areas: [16, 32, 48], size: 8, said: 3 }
+    }
+
+    /// The pairs of a port are fewer for a while.
+    #[test]
+    fn what_is_known_of_rings_outlives_a_port_without_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record");
+        let open = |rings| Arc::new(Records::open(&path, rings).unwrap());
+        open(4).ring(3).unwrap().begin(&some_ring(), State::at(5));
+        drop(open(2));
+        let found = open(4).ring(3).unwrap().of(&some_ring());
+        assert_eq!(found, Some((State::at(5), Vec::new())));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_ends_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record");
+        let records = Arc::new(Records::open(&path, 2).unwrap());
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        let record = records.ring(1).unwrap();
+        record.begin(&some_ring(), State::at(5));
+        record.set(State::at(6));
     }
 }
