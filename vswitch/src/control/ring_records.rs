@@ -107,12 +107,12 @@ mod tests {
     #[test]
     fn nothing_is_removed_from_a_folder_of_others() {
         let folder = tempfile::tempdir().unwrap();
-        let rings = Rings::beside(&folder.path().join("api"));
+        let records = RingRecords::beside(&folder.path().join("api"));
         let theirs = folder.path().join("theirs");
         fs::create_dir(&theirs).unwrap();
         fs::write(theirs.join("precious"), "").unwrap();
         symlink("theirs", folder.path().join("api.rings")).unwrap();
-        rings.keep([].into_iter());
+        records.keep([].into_iter());
         assert!(theirs.join("precious").exists());
     }
 
