@@ -40,6 +40,9 @@ pub(crate) fn frames(effort: Effort) -> Result<Vec<Row>> {
     let needed = all + all / 4; // DPDK takes more than it is told
     let pages = HugePages::add(needed)?;
     let memory = if pages.is_some() { Memory::Huge } else { Memory::Small };
+    if memory == Memory::Huge {
+        println!("   {needed} MiB of huge pages are added until the end");
+    }
     if memory == Memory::Small {
         println!(
             "   this machine gives no {needed} MiB of huge pages: guests run without, at half the speed"
