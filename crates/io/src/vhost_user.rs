@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `memory`, `vanish` | the guest's memory, mapped; what happens when it is taken away |
 //! | `ring`, `buffers` | both kinds of virtqueue, the device's side |
-//! | `record` | where packed rings are, for whoever comes after this process |
+//! | `record`, `store` | where packed rings are, for whoever comes after this process |
 //! | `rx`, `tx`, `features` | frames, and the unfinished work that was agreed upon |
 //! | `message`, `session` | the protocol, without input or output |
 //! | `connection`, `control` | the socket and the thread |
@@ -49,6 +49,7 @@ mod record;
 mod ring;
 mod rx;
 mod session;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tx;

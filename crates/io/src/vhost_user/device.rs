@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nix::sys::eventfd::EventFd;
 use vswitch_wire::Mac;
 
+use super::memory::Direction;
 use super::record::{Record, Records};
-use super::ring::{Broken, Direction};
+use super::ring::Broken;
 use super::vring::{Running, Vring, eventfd, signal};
 
 /// The rings of a virtio-net device, and news between its threads.

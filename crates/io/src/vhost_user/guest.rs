@@ -16,9 +16,9 @@ use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 use super::device::Device;
 use super::features::{Features, Format};
-use super::memory::{Memory, Region, RegionInfo};
+use super::memory::{Direction, Memory, Region, RegionInfo};
 use super::record::Records;
-use super::ring::{Direction, Setup, Start};
+use super::ring::{Setup, Start};
 use super::rx::Rx;
 use super::tx::Tx;
 use super::vring::Running;

@@ -15,7 +15,6 @@ use nix::fcntl::{FcntlArg, fcntl};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::ring::Direction;
 use super::vanish::Watch;
 
 /// Pages of a file are of this size at least, and at most of 1 GiB.
@@ -23,6 +22,15 @@ const PAGES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 
 /// Bytes of a line of the cache.
 const CACHE_LINE: usize = 64;
+
+/// Who writes to the buffers of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// The guest: it transmits.
+    FromGuest,
+    /// The switch: the guest receives.
+    ToGuest,
+}
 
 /// Where a region lies (vhost-user, "Memory region description").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

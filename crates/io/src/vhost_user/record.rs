@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use nix::fcntl::{Flock, FlockArg, posix_fallocate};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::ring::store;
+use super::store::store;
 use super::vanish::Watch;
 use super::{MOST_PAIRS, identity};
 

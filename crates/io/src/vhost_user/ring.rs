@@ -10,12 +10,9 @@
 //! it.
 //!
 //! Bounds: a chain has at most [`CHAIN`] descriptors; a batch reads [`BATCH`] chains.
+use vm_memory::{AtomicAccess, VolatileMemory, VolatileSlice};
 
-use std::sync::atomic::Ordering;
-
-use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
-
-use super::memory::{Memory, Span};
+use super::memory::{Direction, Memory, Span};
 use super::record::Record;
 
 mod packed;
@@ -39,15 +36,6 @@ const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 /// Bytes of a descriptor, of either kind of ring.
 const DESCRIPTOR: usize = 16;
-
-/// Who writes to the buffers of a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// The guest: it transmits.
-    FromGuest,
-    /// The switch: the guest receives.
-    ToGuest,
-}
 
 /// What makes a ring useless until it is set up anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -293,18 +281,8 @@ fn slice(memory: &Memory, area: Span) -> Result<VolatileSlice<'_>, Broken> {
     memory.slice(area).ok_or(Broken::Memory)
 }
 
-/// Stores what the guest sees, or who takes the ring up after us, behind all stores before.
-#[inline]
-pub(super) fn store<T: AtomicAccess>(
-    slice: &VolatileSlice<'_>,
-    value: T,
-    place: usize,
-) -> Result<(), Broken> {
-    #[cfg(test)]
-    if !tests::killed::is_alive() {
-        return Ok(());
-    }
-    slice.store(value, place, Ordering::Release).map_err(|_| Broken::Memory)
+fn store<T: AtomicAccess>(slice: &VolatileSlice<'_>, value: T, place: usize) -> Result<(), Broken> {
+    super::store::store(slice, value, place).map_err(|_| Broken::Memory)
 }
 
 /// A number of the ring's memory that only one side writes.

@@ -10,7 +10,7 @@ use vswitch_wire::{Csum, FrameBuf, FrameMeta, Gso, GsoKind, Mac, Offload, Segmen
 use super::device::Device;
 use super::features::Features;
 use super::guest::{Driver, Guest};
-use super::ring::tests::killed::{kill_after, was_killed};
+use super::store::death;
 use super::tx::Tx;
 use crate::{FrameClass, FrameVec, Pool, PoolCache, PoolConfig, RxQueue, TxQueue, TxReport};
 
@@ -372,9 +372,9 @@ fn a_frame_in_many_buffers_is_seen_whole_or_not_at_all() {
         let record = folder.path().join(stores.to_string());
         let bases = [&guest.rx, &guest.tx].map(Driver::base);
         let (_rx, mut tx) = guest.attach_with(Some(&record), bases);
-        kill_after(stores);
+        death::after(Some(stores));
         send(&mut tx, &mut cache, &vec![plain(9000, 1); 8]);
-        let killed = was_killed();
+        let killed = death::came();
         while guest.receive().is_some() {}
         if !killed {
             assert!(stores > 1000, "{stores}");

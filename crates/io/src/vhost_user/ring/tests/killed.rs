@@ -1,37 +1,13 @@
 //! Packed rings whose device is killed between any two of its stores, and taken up by another that knows the record,
 //! and of the front end only where the ring was in the beginning.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::vhost_user::record::Records;
+use crate::vhost_user::store::death;
 
 use super::*;
-
-thread_local! {
-    /// Stores until the device of this thread is killed.
-    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-/// Whether the device still stores what it does. Counts one store.
-pub(in crate::vhost_user) fn is_alive() -> bool {
-    LEFT.with(|left| {
-        let is_alive = left.get() != Some(0);
-        left.set(left.get().map(|left| left.saturating_sub(1)));
-        is_alive
-    })
-}
-
-/// The device is killed after so many stores.
-pub(in crate::vhost_user) fn kill_after(stores: usize) {
-    LEFT.set(Some(stores));
-}
-
-/// It was; from now on another one is there.
-pub(in crate::vhost_user) fn was_killed() -> bool {
-    LEFT.with(|left| left.get() == Some(0) && left.take().is_some())
-}
 
 /// A guest, its ring, and the record of it.
 struct Machine {
@@ -47,7 +23,7 @@ struct Machine {
 
 impl Machine {
     fn new(size: u16) -> Self {
-        LEFT.set(None); // a case that failed may have left it
+        death::after(None); // a case that failed may have left it
         let folder = tempfile::tempdir().unwrap();
         let records = Arc::new(Records::open(&folder.path().join("record"), 1).unwrap());
         let record = records.ring(0).unwrap();
@@ -142,18 +118,18 @@ proptest! {
     ) {
         let mut machine = Machine::new(size);
         let mut kills = kills.into_iter();
-        kills.next().into_iter().for_each(kill_after);
+        kills.next().into_iter().for_each(|stores| death::after(Some(stores)));
         for step in &steps {
             machine.run(step);
-            while was_killed() {
+            while death::came() {
                 // What the guest does meanwhile.
                 machine.collect(2);
                 machine.post(&[7], false);
-                kills.next().into_iter().for_each(kill_after);
+                kills.next().into_iter().for_each(|stores| death::after(Some(stores)));
                 machine.take_up();
             }
         }
-        LEFT.set(None);
+        death::after(None);
         machine.take_up();
         machine.drain();
     }
@@ -165,12 +141,12 @@ fn wherever_a_device_is_killed_it_is_taken_up_right() {
     let batches: [&[usize]; 5] = [&[1], &[1, 1, 1], &[2, 1], &[3, 2], &[1, 2, 1, 1]];
     for stores in 0.. {
         let mut machine = Machine::new(5);
-        kill_after(stores);
+        death::after(Some(stores));
         let mut killed = false;
         for batch in batches {
             batch.iter().for_each(|entries| machine.post(&vec![9; *entries], false));
             machine.work(BATCH, 0);
-            if was_killed() {
+            if death::came() {
                 killed = true;
                 machine.take_up();
                 machine.work(BATCH, 0);
@@ -178,7 +154,7 @@ fn wherever_a_device_is_killed_it_is_taken_up_right() {
             machine.collect(usize::MAX);
             assert_eq!(machine.posted.len(), 0, "killed after {stores} stores");
         }
-        LEFT.set(None);
+        death::after(None);
         machine.drain();
         if !killed {
             assert!(stores > 20, "{stores}");
@@ -305,9 +281,9 @@ proptest! {
     ) {
         let mut machine = moved(8, 3);
         (0..batch).for_each(|_| machine.post(&[5], false));
-        kill_after(stores);
+        death::after(Some(stores));
         machine.work(BATCH, 0);
-        LEFT.set(None);
+        death::after(None);
         for (place, bytes) in writes {
             machine.record.overwrite(place, &bytes);
         }
