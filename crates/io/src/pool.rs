@@ -171,14 +171,12 @@ impl PoolCache {
 
     /// A free frame, empty, its start at [`HEADROOM`] or later, with room for [`WIRE_CAPACITY`] or
     /// [`LARGE_CAPACITY`] bytes at least; `None` when the pool is empty.
+    #[inline]
     pub fn acquire(&mut self, class: FrameClass) -> Option<Frame> {
-        let stock = &mut self.stock[class as usize];
-        if stock.is_empty() {
-            let mut list = self.pool.list(class);
-            let kept = list.len().saturating_sub(class.bulk());
-            stock.extend(list.drain(kept..));
-        }
-        let chunk = stock.pop()?;
+        let chunk = match self.stock[class as usize].pop() {
+            Some(chunk) => chunk,
+            None => self.restock(class)?,
+        };
         let colour = match class {
             FrameClass::Wire => (chunk % COLOURS) * LINE as u32,
             FrameClass::Large => 0,
@@ -188,8 +186,19 @@ impl PoolCache {
         Some(unsafe { Frame::own(self.pool, span) })
     }
 
+    /// Takes as many chunks as are traded at a time, and gives one of them.
+    #[cold]
+    fn restock(&mut self, class: FrameClass) -> Option<u32> {
+        let stock = &mut self.stock[class as usize];
+        let mut list = self.pool.list(class);
+        let kept = list.len().saturating_sub(class.bulk());
+        stock.extend(list.drain(kept..));
+        stock.pop()
+    }
+
     /// A free frame that has room for `len` bytes: a wire frame where they fit. `None` when the pool is empty,
     /// or no frame is as large.
+    #[inline]
     pub fn acquire_for(&mut self, len: usize) -> Option<Frame> {
         let class = if len <= CHUNK - HEADROOM { FrameClass::Wire } else { FrameClass::Large };
         let mut frame = self.acquire(class)?;
@@ -198,6 +207,7 @@ impl PoolCache {
     }
 
     /// Gives a frame back.
+    #[inline]
     pub fn release(&mut self, frame: Frame) {
         if !std::ptr::eq(frame.pool(), self.pool) {
             return; // of another pool: dropped, it finds its way home
@@ -205,10 +215,18 @@ impl PoolCache {
         let class = frame.class();
         let chunk = frame.into_chunk().chunk;
         let stock = &mut self.stock[class as usize];
-        if stock.len() == 2 * class.bulk() {
-            // The older half; what was released last is still in this core's cache.
-            self.pool.list(class).extend(stock.drain(..class.bulk()));
+        if stock.len() < 2 * class.bulk() {
+            stock.push(chunk);
+        } else {
+            self.unload(class, chunk);
         }
+    }
+
+    /// Gives the older half back: what was released last is still in this core's cache.
+    #[cold]
+    fn unload(&mut self, class: FrameClass, chunk: u32) {
+        let stock = &mut self.stock[class as usize];
+        self.pool.list(class).extend(stock.drain(..class.bulk()));
         stock.push(chunk);
     }
 

@@ -40,6 +40,7 @@ impl Frame {
     ///
     /// # Safety
     /// Nobody else owns the chunk, and the span lies within its buffer.
+    #[inline]
     pub(super) unsafe fn own(pool: &'static Pool, span: Span) -> Self {
         Self { pool, buffer: pool.buffer(span.chunk), span, meta: FrameMeta::default() }
     }
@@ -57,6 +58,7 @@ impl Frame {
     }
 
     /// Gives up ownership without returning the chunk to the pool: [`Frame::from_chunk`] undoes it.
+    #[inline]
     pub(crate) fn into_chunk(self) -> Span {
         let span = self.span;
         mem::forget(self); // neither pool nor metadata holds anything to be dropped
@@ -69,22 +71,26 @@ impl Frame {
     }
 
     /// The class.
+    #[inline]
     pub fn class(&self) -> FrameClass {
         self.pool.class(self.span.chunk)
     }
 
     /// Bytes from the frame's start to the end of its buffer.
+    #[inline]
     pub fn capacity(&self) -> usize {
         Pool::buffer_len(self.class()) - self.span.start as usize
     }
 
     /// Sets the frame's length, at most its capacity. New bytes have unspecified (but initialised) content.
+    #[inline]
     pub fn set_len(&mut self, len: usize) {
         self.span.len = len.min(self.capacity()) as u32;
     }
 
     /// Moves the start of an empty frame to the front, not past [`super::HEADROOM`], where that gives room for `len`
     /// bytes.
+    #[inline]
     pub(super) fn make_room(&mut self, len: usize) {
         let end = Pool::buffer_len(self.class());
         let start = end.saturating_sub(len).max(super::HEADROOM) as u32;
@@ -93,6 +99,7 @@ impl Frame {
 }
 
 impl FrameBuf for Frame {
+    #[inline]
     fn bytes(&self) -> &[u8] {
         // SAFETY: `start + len` never passes the buffer's end, the area is zeroed by mmap and never unmapped,
         // and this frame alone owns the chunk.
@@ -101,12 +108,14 @@ impl FrameBuf for Frame {
         }
     }
 
+    #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         let Span { start, len, .. } = self.span;
         // SAFETY: as in `bytes`, and `&mut self` makes the access exclusive.
         unsafe { slice::from_raw_parts_mut(self.buffer.add(start as usize).as_ptr(), len as usize) }
     }
 
+    #[inline]
     fn grow_front(&mut self, n: usize) -> Result<(), NoHeadroom> {
         if n > self.span.start as usize {
             return Err(NoHeadroom);
@@ -116,16 +125,19 @@ impl FrameBuf for Frame {
         Ok(())
     }
 
+    #[inline]
     fn shrink_front(&mut self, n: usize) {
         let n = n.min(self.span.len as usize) as u32;
         self.span.start += n;
         self.span.len -= n;
     }
 
+    #[inline]
     fn meta(&self) -> &FrameMeta {
         &self.meta
     }
 
+    #[inline]
     fn meta_mut(&mut self) -> &mut FrameMeta {
         &mut self.meta
     }
