@@ -37,11 +37,11 @@ impl Pairs {
         self.0.count_ones()
     }
 
-    /// The `n`th of them.
-    pub(super) fn nth(self, n: u32) -> Option<usize> {
+    /// Which there are, in their order.
+    pub(super) fn iter(self) -> impl Iterator<Item = usize> {
         // Each step takes the lowest bit off.
-        let rest = (0..n).fold(self.0, |bits, _| bits & bits.wrapping_sub(1));
-        (rest != 0).then(|| rest.trailing_zeros() as usize)
+        let rests = std::iter::successors(Some(self.0), |bits| Some(bits & bits.wrapping_sub(1)));
+        rests.take_while(|bits| *bits != 0).map(|bits| bits.trailing_zeros() as usize)
     }
 }
 

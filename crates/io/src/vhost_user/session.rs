@@ -60,7 +60,7 @@ struct VringState {
     base: u32,
     /// The base that the front end said last, or was told.
     said: u32,
-    /// It ran in this session, so `base` is right.
+    /// It ran since the front end connected, so `base` is right.
     ran: bool,
     /// A kick was set, be it that there is none.
     kicked: bool,
@@ -256,7 +256,7 @@ impl Session {
     fn take_base(&mut self, index: u32) -> Result<u32, Refused> {
         let (place, _) = self.vring(index)?;
         self.stop(place);
-        // One that did not run in this session may not be where the front end said.
+        // One that did not run since the front end connected may not be where that said.
         let is_new = self.vrings.get(place).is_some_and(|state| !state.ran && state.kicked);
         let found = if is_new { self.take_up(place).and_then(Result::ok) } else { None };
         let (_, state) = self.vring(index)?;

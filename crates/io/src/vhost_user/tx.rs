@@ -73,10 +73,8 @@ impl TxQueue for Tx {
             let way = |frame: &Frame| u64::from(flow::hash(frame.bytes())) * u64::from(pairs.count());
             self.ways.extend(frames.as_slice().iter().map(|frame| (way(frame) >> 32) as u32));
         }
-        for way in 0..pairs.count() {
-            if let Some(pair) = pairs.nth(way) {
-                self.send_by(pair, way, frames.as_mut_slice(), &mut report);
-            }
+        for (way, pair) in (0..).zip(pairs.iter()) {
+            self.send_by(pair, way, frames.as_mut_slice(), &mut report);
         }
         // Where there is no ring: there is nobody to take them.
         let count = frames.len() as u32;
