@@ -83,6 +83,12 @@ fn records_stay_until_a_daemon_without_their_ports_ends_in_order() {
         vm2.connect_again(connect(&socket(lab, "vm2")));
         lab.wait_up(["vm2"]);
         exchange(&mut vm1, &mut vm2, "once more");
+        // Other queues are another device; the guest goes on with the one pair that it has.
+        lab.switch.change(&["port", "set", "vm2", "--queues", "2"]);
+        vm2.wait_for_end();
+        vm2.connect_again(connect(&socket(lab, "vm2")));
+        lab.wait_up(["vm2"]);
+        exchange(&mut vm1, &mut vm2, "of two pairs");
         lab.switch.stop(Signal::SIGKILL);
         assert_eq!(records(lab), 3);
         // Nor does a start without these ports mean that there will be none.
