@@ -15,6 +15,8 @@ pub trait FrameBuf {
     fn grow_front(&mut self, n: usize) -> Result<(), NoHeadroom>;
     /// Takes the first `n` bytes off the frame; at most all of them.
     fn shrink_front(&mut self, n: usize);
+    /// Takes bytes off the frame's end so that at most `len` are left.
+    fn truncate(&mut self, len: usize);
     /// What travels with the bytes.
     fn meta(&self) -> &FrameMeta;
     /// As [`FrameBuf::meta`], to be written.

@@ -62,6 +62,9 @@ impl FrameBuf for VecFrame {
     fn shrink_front(&mut self, n: usize) {
         self.start = self.buffer.len().min(self.start + n);
     }
+    fn truncate(&mut self, len: usize) {
+        self.buffer.truncate(self.start + len);
+    }
     fn meta(&self) -> &FrameMeta {
         &self.meta
     }

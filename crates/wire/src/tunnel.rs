@@ -3,8 +3,7 @@
 use crate::classify::{Layers, packet, protocol};
 use crate::{Malformed, ethernet, udp};
 
-/// RFC 7348 section 5.
-pub(crate) const VXLAN: u16 = 4789;
+pub(crate) use crate::vxlan::UDP_PORT as VXLAN;
 /// What Linux takes for VXLAN when no port is given.
 pub(crate) const VXLAN_LINUX: u16 = 8472;
 /// RFC 8926 section 3.3.

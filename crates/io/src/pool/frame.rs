@@ -133,6 +133,11 @@ impl FrameBuf for Frame {
     }
 
     #[inline]
+    fn truncate(&mut self, len: usize) {
+        self.span.len = self.span.len.min(u32::try_from(len).unwrap_or(u32::MAX));
+    }
+
+    #[inline]
     fn meta(&self) -> &FrameMeta {
         &self.meta
     }
