@@ -1,5 +1,7 @@
 //! Counters: one writer (a worker), any number of readers, never locked.
 
+use core::array;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::vector::Slot;
@@ -55,7 +57,25 @@ pub struct PortCounters {
     pub learn_refused: Counter,
     /// Drops by [`Reason`]: an ingress reason at the port that the frame came in by, an egress reason at
     /// the port that it should have left by.
-    pub drops: [Counter; Reason::COUNT],
+    pub drops: Drops,
+}
+
+/// A counter for each [`Reason`], by its index.
+#[derive(Debug)]
+pub struct Drops([Counter; Reason::COUNT]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self(array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Deref for Drops {
+    type Target = [Counter; Reason::COUNT];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl PortCounters {
@@ -100,7 +120,7 @@ pub(crate) fn account(snapshot: &Snapshot, worker: usize, port: &PortCounters, s
         match slot.verdict {
             Verdict::Flood { .. } => run.flooded += 1,
             Verdict::Drop(reason) => port.drop(reason, 1),
-            Verdict::Unicast { .. } | Verdict::Pending => {}
+            Verdict::Unicast { .. } | Verdict::Decapsulated { .. } | Verdict::Pending => {}
         }
     }
     count(network, &run);

@@ -2,19 +2,22 @@
 
 use vswitch_wire::segment::is_tunnelled;
 use vswitch_wire::vlan::{self, Tag};
-use vswitch_wire::{Caps, FrameBuf, Offload, checksum};
+use vswitch_wire::{Caps, FrameBuf, Gso, Offload, checksum};
 
-use crate::offload::is_carried;
+use crate::offload::{fitting_size, is_carried};
 use crate::vlan::has_dot1q;
-use crate::{EgressVlan, NetId, PortId, Reason, Snapshot};
+use crate::{Attachment, EgressVlan, NetId, PortId, Reason, Snapshot};
 
 /// What is left to do with a frame that leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Egress {
     /// It can be sent.
     Ready,
-    /// The port cannot take it as one: cut it with `vswitch_wire::segment` first.
+    /// The port cannot take it as one: cut it with `vswitch_wire::segment` first. For a tunnel, encapsulate each
+    /// segment then.
     Segment,
+    /// It leaves by a tunnel: encapsulate it with [`crate::tunnel::encapsulate`].
+    Encapsulate,
 }
 
 /// How a frame is to be changed before it leaves.
@@ -23,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) tag: Option<Tag>,
     /// Its checksum is to be finished here.
     pub(crate) finish: bool,
+    /// How it is to be cut.
+    pub(crate) gso: Option<Gso>,
     pub(crate) egress: Egress,
 }
 
@@ -45,7 +50,9 @@ pub fn prepare<F: FrameBuf>(
     frame: &mut F,
 ) -> Result<Egress, Reason> {
     let plan = plan(snapshot, network, ingress, port, frame)?;
-    frame.meta_mut().tag = plan.tag;
+    let meta = frame.meta_mut();
+    meta.tag = plan.tag;
+    meta.offload.gso = plan.gso;
     if plan.finish {
         finish(frame)?;
     }
@@ -73,14 +80,18 @@ pub(crate) fn plan<F: FrameBuf>(
     if !to.up {
         return Err(Reason::PortDown);
     }
-    if to.isolated && snapshot.port(ingress).is_some_and(|from| from.isolated) {
-        return Err(Reason::Isolated);
+    if let Some(from) = snapshot.port(ingress) {
+        from.may_reach(to)?;
     }
+    let is_tunnel = matches!(to.attachment, Attachment::Tunnel(_));
+    let mut gso = meta.offload.gso;
     if !is_carried(frame, tag.is_some(), to.max_frame) {
-        return Err(Reason::TooBigEgress);
+        let size = if is_tunnel { fitting_size(frame, to.max_frame) } else { None };
+        gso = Some(Gso { size: size.ok_or(Reason::TooBigEgress)?, ..gso.ok_or(Reason::TooBigEgress)? });
     }
     let (finish, egress) = unfinished(to.caps, frame.bytes(), meta.offload);
-    Ok(Plan { tag, finish, egress })
+    let egress = if is_tunnel && egress == Egress::Ready { Egress::Encapsulate } else { egress };
+    Ok(Plan { tag, finish, gso, egress })
 }
 
 /// Whether the checksum is to be finished here, and whether the frame must be cut, which finishes it too.

@@ -37,21 +37,24 @@ pub fn explain<F: FrameBuf>(
         let reason = Reason::PortGone;
         return (Verdict::Drop(reason), vec![Step { stage: "parse", text: format!("dropped: {reason}") }]);
     };
-    let cx = Context { snapshot, now, ingress, port };
+    let mut cx = Context { snapshot, now, ingress, port, network: None };
     let mut words = Words { steps: Vec::new(), learnt: None };
-    let mut slot = Slot::EMPTY;
-    let mut vector = Vector { frames: slice::from_mut(frame), slots: slice::from_mut(&mut slot) };
-    pipeline::run(&cx, &mut vector, &mut words);
-    match slot.verdict {
+    let mut verdict = words.decide(&cx, frame);
+    if let Verdict::Decapsulated { network, peer } = verdict {
+        let Some(port) = snapshot.port(peer) else { return (verdict, words.steps) };
+        cx = Context { ingress: peer, port, network: Some(network), ..cx };
+        verdict = words.decide(&cx, frame);
+    }
+    match verdict {
         Verdict::Unicast { network, port } => words.leave(&cx, network, port, frame),
         Verdict::Flood { network } => {
-            for port in snapshot.flood(network, ingress) {
+            for port in snapshot.flood(network, cx.ingress) {
                 words.leave(&cx, network, port, frame);
             }
         }
-        Verdict::Drop(_) | Verdict::Pending => {}
+        Verdict::Decapsulated { .. } | Verdict::Drop(_) | Verdict::Pending => {}
     }
-    (slot.verdict, words.steps)
+    (verdict, words.steps)
 }
 
 /// Says everything, does nothing.
@@ -62,6 +65,14 @@ struct Words {
 }
 
 impl Words {
+    /// Takes the frame through the steps.
+    fn decide<F: FrameBuf>(&mut self, cx: &Context<'_>, frame: &mut F) -> Verdict {
+        let mut slot = Slot::EMPTY;
+        let mut vector = Vector { frames: slice::from_mut(frame), slots: slice::from_mut(&mut slot) };
+        pipeline::run(cx, &mut vector, self);
+        slot.verdict
+    }
+
     /// Says how the frame leaves by `port`.
     fn leave<F: FrameBuf>(&mut self, cx: &Context<'_>, network: NetId, port: PortId, frame: &F) {
         self.say("egress", || match plan(cx.snapshot, network, cx.ingress, port, frame) {
@@ -73,6 +84,7 @@ impl Words {
                 );
                 let work = match plan.egress {
                     Egress::Segment => ", cut into segments",
+                    Egress::Encapsulate => " in a tunnel",
                     Egress::Ready if plan.finish => ", its checksum finished",
                     Egress::Ready => "",
                 };

@@ -50,14 +50,10 @@ fn find<'a>(
 #[inline]
 fn unicast(cx: &Context<'_>, network: NetId, id: PortId, port: &Port) -> Result<Verdict, Reason> {
     if id == cx.ingress {
-        Err(Reason::SamePort)
-    } else if port.isolated && cx.port.isolated {
-        Err(Reason::Isolated)
-    } else if !port.up {
-        Err(Reason::PortDown)
-    } else {
-        Ok(Verdict::Unicast { network, port: id })
+        return Err(Reason::SamePort);
     }
+    cx.port.may_reach(port)?;
+    if port.up { Ok(Verdict::Unicast { network, port: id }) } else { Err(Reason::PortDown) }
 }
 
 #[inline]

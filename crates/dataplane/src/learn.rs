@@ -8,6 +8,9 @@ use crate::pipeline::Effects;
 use crate::vector::{Context, Vector};
 
 pub(crate) fn run<F>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
+    if !cx.network.is_none_or(|id| cx.snapshot.network(id).is_some_and(|n| n.learns_remote)) {
+        return;
+    }
     // A port that is down was flushed; the last frames out of its queue must not bring its entries back.
     if !cx.port.up {
         return;

@@ -2,7 +2,7 @@
 //!
 //! Pure forwarding: no system call, no clock, no allocation per packet, no unsafe code outside the table.
 //! One pipeline step is one file, and the order of [`pipeline`]'s steps is the order a frame sees:
-//! parse > admit > vlan > storm > locate > learn > forward > egress. Workers read one immutable [`Snapshot`] per batch;
+//! parse > admit > vlan > tunnel > storm > locate > learn > forward > egress. Workers read one immutable [`Snapshot`] per batch;
 //! everything that changes per packet lives in the [`Pipeline`] (owned by one worker), in the shared
 //! [`Fdb`] (lock-free readers) or in [`counters`] (one writer each).
 
@@ -31,6 +31,7 @@ pub mod snapshot;
 mod storm;
 mod sync;
 mod table;
+pub mod tunnel;
 mod vector;
 mod vlan;
 
@@ -42,3 +43,4 @@ pub use id::{NetId, PortId};
 pub use pipeline::{BATCH_MAX, Batch, Pipeline, Verdict};
 pub use reason::Reason;
 pub use snapshot::{Attachment, EgressVlan, Network, Port, Snapshot, Storm, Trunk, TrunkEntry};
+pub use tunnel::{Tunnel, Underlay};

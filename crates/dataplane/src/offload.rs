@@ -33,6 +33,16 @@ fn segment_len(bytes: &[u8], work: &Offload) -> Option<usize> {
     Some(bytes.len().min(l4_header_end(bytes, work)? + usize::from(size)))
 }
 
+/// Bytes of payload that segments of a TCP frame may have to be carried by a port for frames of `max_frame` bytes. Only TCP
+/// does not care where it is cut: a datagram's end means something.
+#[cold]
+pub(crate) fn fitting_size<F: FrameBuf>(frame: &F, max_frame: u32) -> Option<u16> {
+    let work = &frame.meta().offload;
+    work.gso.filter(|gso| matches!(gso.kind, GsoKind::Tcp4 | GsoKind::Tcp6))?;
+    let size = (max_frame as usize).checked_sub(l4_header_end(frame.bytes(), work)?)?;
+    u16::try_from(size).ok().filter(|&size| size >= TCP_MIN_SIZE)
+}
+
 /// Whether any sender asks for so many segments, or such small ones. Each costs what a frame costs, here and wherever
 /// else the frame may be cut; a guest has them for nothing.
 #[inline]

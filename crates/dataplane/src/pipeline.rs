@@ -17,7 +17,7 @@ use crate::fdb::Learn;
 use crate::storm::{Bucket, Class, Policer};
 use crate::vector::{Context, Slot, Vector};
 use crate::{NetId, PortCounters, PortId, Reason, Snapshot};
-use crate::{admit, forward, learn, locate, parse, storm, vlan};
+use crate::{admit, forward, learn, locate, parse, storm, tunnel, vlan};
 
 /// The most frames of one batch.
 pub const BATCH_MAX: usize = 64;
@@ -39,14 +39,23 @@ pub enum Verdict {
         /// Its network.
         network: NetId,
     },
+    /// Was in a tunnel. The bytes are those of the frame in it now, for another batch with this ingress and network.
+    Decapsulated {
+        /// The network of its VNI.
+        network: NetId,
+        /// The VTEP that it comes from.
+        peer: PortId,
+    },
     /// Dropped.
     Drop(Reason),
 }
 
 /// Frames that came in by one port.
 pub struct Batch<'a, F> {
-    /// The port they came in by.
+    /// The port they came in by: for frames out of a tunnel, the VTEP that they come from.
     pub ingress: PortId,
+    /// The network of frames out of a tunnel; `None` for others, whose tag says it.
+    pub network: Option<NetId>,
     /// The frames, at most [`BATCH_MAX`].
     pub frames: &'a mut [F],
     /// One for each frame.
@@ -71,6 +80,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
     parse::run(vector, effects);
     admit::run(cx, vector, effects);
     vlan::run(cx, vector, effects);
+    tunnel::run(cx, vector, effects);
     storm::run(cx, vector, effects);
     locate::run(cx, vector);
     learn::run(cx, vector, effects);
@@ -99,13 +109,13 @@ impl Pipeline {
     /// count them at, so neither their reception nor their drop is counted.
     pub fn process<F: FrameBuf>(&mut self, snapshot: &Snapshot, now: Instant, batch: &mut Batch<'_, F>) {
         debug_assert_eq!(batch.frames.len(), batch.verdicts.len());
-        let ingress = batch.ingress;
+        let Batch { ingress, network, .. } = *batch;
         let Some((port, counters)) =
             snapshot.port(ingress).and_then(|p| Some((p, p.counters.get(self.worker)?)))
         else {
             return batch.verdicts.fill(Verdict::Drop(Reason::PortGone));
         };
-        let cx = Context { snapshot, now, ingress, port };
+        let cx = Context { snapshot, now, ingress, port, network };
         let mut live = Live { buckets: self.policer.buckets(ingress), counters };
         let chunks = batch.frames.chunks_mut(BATCH_MAX).zip(batch.verdicts.chunks_mut(BATCH_MAX));
         for (frames, verdicts) in chunks {

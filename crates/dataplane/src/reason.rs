@@ -42,6 +42,14 @@ drop_reasons! {
     UntaggedNoNative, "untagged_no_native", "an untagged frame came in by a trunk without a native network";
     VlanNotAllowed, "vlan_not_allowed", "the trunk does not carry this VLAN";
     ReservedVid, "reserved_vid", "the VLAN ID is 4095, which is reserved";
+    // Tunnels.
+    VxlanBadHeader, "vxlan_bad_header", "the IP, UDP or VXLAN header of a packet to the VTEP is malformed";
+    VxlanFragment, "vxlan_fragment", "a packet to the VTEP came in fragments, which a VTEP does not put together (RFC 7348 section 4.3)";
+    VxlanUdpPort, "vxlan_udp_port", "a UDP packet to the VTEP is not for its VXLAN port";
+    VxlanUnknownVni, "vxlan_unknown_vni", "no network has the VNI of the frame";
+    VxlanUnknownPeer, "vxlan_unknown_peer", "the frame comes from a VTEP that is no peer of its network";
+    VxlanInnerTag, "vxlan_inner_tag", "the frame in the tunnel has an 802.1Q tag (RFC 7348 section 6.1)";
+    VxlanCongested, "vxlan_congested", "the path marked congestion, and the frame's sender does not understand it (RFC 6040)";
     // Flood and rate.
     StormBroadcast, "storm_broadcast", "the port's limit for broadcast is reached";
     StormMulticast, "storm_multicast", "the port's limit for multicast is reached";
@@ -50,6 +58,7 @@ drop_reasons! {
     MacFlap, "mac_flap", "the source MAC moves between ports too often and is held at another port";
     SamePort, "same_port", "the destination is behind the port that the frame came in by";
     Isolated, "isolated", "both ports are isolated";
+    SplitHorizon, "split_horizon", "the frame came by a tunnel and would leave by one";
     NoDestination, "no_destination", "no other port of the network can take the frame";
     // Egress.
     NotMember, "not_member", "the port that the frame should leave by does not belong to its network";
@@ -59,6 +68,7 @@ drop_reasons! {
     NoHeadroom, "no_headroom", "no room is left before the frame for another header";
     BadSegmentation, "bad_segmentation", "the frame could not be cut into segments";
     PoolEmpty, "pool_empty", "no free frame was left for a copy or a segment";
+    NoNeighbour, "no_neighbour", "the next hop to the VTEP does not answer";
     TxFull, "tx_full", "the port's transmit queue stayed full";
     TxError, "tx_error", "the kernel refused the frame";
     PortGone, "port_gone", "the port was being attached or removed while the frame was on its way";

@@ -74,7 +74,7 @@ pub fn find(snapshot: &Snapshot, flow: &Flow) -> Option<Passage> {
         (Attachment::Access(network), None) => *network,
         (Attachment::Trunk(trunk), None) => trunk.native()?,
         (Attachment::Trunk(trunk), Some(vid)) => trunk.network_of(vid)?,
-        (Attachment::Access(_), Some(_)) | (Attachment::None, _) => return None,
+        (Attachment::Access(_), Some(_)) | (Attachment::None | Attachment::Tunnel(_), _) => return None,
     };
     // learn: what is known of the source stays as it is. Whoever carries the flow out keeps it from ageing.
     let fdb = snapshot.fdb();
@@ -91,6 +91,7 @@ pub fn find(snapshot: &Snapshot, flow: &Flow) -> Option<Passage> {
     // egress: the tag stays.
     let is_as_it_came = match to.egress_vlan(network) {
         EgressVlan::NotMember => false,
+        EgressVlan::Untagged if matches!(to.attachment, Attachment::Tunnel(_)) => false,
         EgressVlan::Untagged => vid.is_none(),
         EgressVlan::Tagged(own) => vid == Some(own.get()),
     };

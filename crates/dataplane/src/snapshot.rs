@@ -5,10 +5,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use vswitch_wire::{Caps, Vid};
+use vswitch_wire::{Caps, Vid, Vni};
 
 use crate::counters::NetworkCounters;
-use crate::{Fdb, NetId, PortCounters, PortId};
+use crate::{Fdb, NetId, PortCounters, PortId, Reason, Tunnel, Underlay};
 
 /// One consistent state of the switch.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub struct Snapshot {
     ports: Vec<Option<Port>>,
     networks: Vec<Option<Network>>,
     fdb: Arc<Fdb>,
+    underlay: Option<Underlay>,
 }
 
 /// A port as the workers see it.
@@ -62,6 +63,8 @@ pub enum Attachment {
     Access(NetId),
     /// Tagged frames belong to the network of their VLAN ID, untagged ones to the native network if any.
     Trunk(Arc<Trunk>),
+    /// Another VTEP: untagged frames, in a tunnel. No device is behind such a port; it stands in the FDB for the way there.
+    Tunnel(Arc<Tunnel>),
 }
 
 /// The VLANs of a trunk.
@@ -103,6 +106,10 @@ pub struct Network {
     pub max_macs: u32,
     /// How long an unused entry of the FDB lives.
     pub ageing: Duration,
+    /// What its frames have in tunnels.
+    pub vni: Option<Vni>,
+    /// Sources of frames out of tunnels are learnt.
+    pub learns_remote: bool,
     /// One for each worker, in their order.
     pub counters: Arc<[NetworkCounters]>,
 }
@@ -148,7 +155,38 @@ impl Port {
         match &self.attachment {
             Attachment::Access(own) if *own == network => EgressVlan::Untagged,
             Attachment::Trunk(trunk) => trunk.by_net.get(network.index()).copied().unwrap_or_default(),
-            Attachment::Access(_) | Attachment::None => EgressVlan::NotMember,
+            Attachment::Tunnel(tunnel) if tunnel.carries(network) => EgressVlan::Untagged,
+            Attachment::Access(_) | Attachment::Tunnel(_) | Attachment::None => EgressVlan::NotMember,
+        }
+    }
+
+    /// Whether frames from this port may leave by `to`, as far as the two ports alone say.
+    ///
+    /// # Errors
+    /// Why not: both are isolated, or VTEPs, which reach each other without this one.
+    #[inline]
+    pub fn may_reach(&self, to: &Self) -> Result<(), Reason> {
+        let is_tunnel = |port: &Self| matches!(port.attachment, Attachment::Tunnel(_));
+        if self.isolated && to.isolated {
+            Err(Reason::Isolated)
+        } else if is_tunnel(self) && is_tunnel(to) {
+            Err(Reason::SplitHorizon)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Every network whose frames pass by it, once.
+    fn for_each_network(&self, mut is_of: impl FnMut(NetId)) {
+        match &self.attachment {
+            Attachment::None => {}
+            Attachment::Access(network) => is_of(*network),
+            Attachment::Trunk(trunk) => {
+                let members =
+                    trunk.by_net.iter().enumerate().filter(|(_, vlan)| **vlan != EgressVlan::NotMember);
+                members.for_each(|(n, _)| is_of(NetId(n as u16)));
+            }
+            Attachment::Tunnel(tunnel) => tunnel.networks().for_each(is_of),
         }
     }
 }
@@ -157,7 +195,7 @@ impl Network {
     /// A network with no member yet; [`Snapshot::new`] fills them in.
     #[must_use]
     pub fn new(max_macs: u32, ageing: Duration, counters: Arc<[NetworkCounters]>) -> Self {
-        Self { members: Box::default(), max_macs, ageing, counters }
+        Self { members: Box::default(), max_macs, ageing, vni: None, learns_remote: true, counters }
     }
 
     /// Ports that belong to the network, ascending.
@@ -171,17 +209,34 @@ impl Snapshot {
     /// Compiles the membership of every network. `ports` and `networks` are indexed by their IDs.
     #[must_use]
     pub fn new(ports: Vec<Option<Port>>, mut networks: Vec<Option<Network>>, fdb: Arc<Fdb>) -> Self {
-        for (n, network) in networks.iter_mut().enumerate() {
-            let Some(network) = network else { continue };
-            let id = NetId(n as u16);
-            network.members = ports
-                .iter()
-                .enumerate()
-                .filter(|(_, port)| port.as_ref().is_some_and(|p| p.egress_vlan(id) != EgressVlan::NotMember))
-                .map(|(p, _)| PortId(p as u16))
-                .collect();
+        let mut members = alloc::vec![Vec::new(); networks.len()];
+        for (p, port) in ports.iter().enumerate() {
+            let Some(port) = port else { continue };
+            port.for_each_network(|network| {
+                if let Some(members) = members.get_mut(network.index()) {
+                    members.push(PortId(p as u16));
+                }
+            });
         }
-        Self { ports, networks, fdb }
+        for (network, members) in networks.iter_mut().zip(members) {
+            if let Some(network) = network {
+                network.members = members.into_boxed_slice();
+            }
+        }
+        Self { ports, networks, fdb, underlay: None }
+    }
+
+    /// The same switch with tunnels.
+    #[must_use]
+    pub fn with_underlay(self, underlay: Option<Underlay>) -> Self {
+        Self { underlay, ..self }
+    }
+
+    /// This switch's end of its tunnels.
+    #[inline]
+    #[must_use]
+    pub fn underlay(&self) -> Option<&Underlay> {
+        self.underlay.as_ref()
     }
 
     /// The port, if there is one of that number.
@@ -216,12 +271,11 @@ impl Snapshot {
     }
 
     /// The ports that a frame of `network` from `ingress` is flooded to: members that are up, other than
-    /// `ingress`, and not isolated from it.
+    /// `ingress`, that it may reach.
     pub fn flood(&self, network: NetId, ingress: PortId) -> impl Iterator<Item = PortId> {
         let members = self.network(network).map_or(&[][..], Network::members);
-        let isolated = self.port(ingress).is_some_and(|p| p.isolated);
-        members.iter().copied().filter(move |&id| {
-            id != ingress && self.port(id).is_some_and(|p| p.up && !(isolated && p.isolated))
-        })
+        let from = self.port(ingress);
+        let is_reached = move |to: &Port| to.up && from.is_none_or(|from| from.may_reach(to).is_ok());
+        members.iter().copied().filter(move |&id| id != ingress && self.port(id).is_some_and(is_reached))
     }
 }

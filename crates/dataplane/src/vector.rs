@@ -15,6 +15,8 @@ pub(crate) struct Context<'a> {
     pub(crate) ingress: PortId,
     /// The port `ingress`.
     pub(crate) port: &'a Port,
+    /// The network of frames out of a tunnel.
+    pub(crate) network: Option<NetId>,
 }
 
 /// What the steps found out about one frame.

@@ -11,7 +11,7 @@ use vswitch_wire::{FrameBuf, Tag};
 
 use crate::pipeline::Effects;
 use crate::vector::{Context, Vector};
-use crate::{Attachment, NetId, Port, Reason};
+use crate::{Attachment, NetId, Reason};
 
 /// The VLAN ID of a priority tag: the frame counts as untagged (table 9-2).
 const VID_PRIORITY: u16 = 0;
@@ -20,11 +20,12 @@ const VID_RESERVED: u16 = 4095;
 
 pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, effects: &mut impl Effects) {
     for (frame, slot) in vector.undecided() {
-        match classify(cx.port, frame) {
+        match classify(cx, frame) {
             Ok(network) => {
                 slot.network = Some(network);
                 effects.say("vlan", || {
                     let how = match cx.port.attachment {
+                        Attachment::Tunnel(_) => "that of its VNI",
                         Attachment::Trunk(_) if vid(frame.meta().tag) == VID_PRIORITY => {
                             "the trunk's native network"
                         }
@@ -40,14 +41,13 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
 }
 
 #[inline]
-fn classify<F: FrameBuf>(port: &Port, frame: &F) -> Result<NetId, Reason> {
+fn classify<F: FrameBuf>(cx: &Context<'_>, frame: &F) -> Result<NetId, Reason> {
     let tag = frame.meta().tag;
-    match &port.attachment {
+    match &cx.port.attachment {
         Attachment::None => Err(Reason::NoNetwork),
-        // A priority tag in front of a VLAN tag does not hide it.
-        Attachment::Access(_) if tag.is_some() && (vid(tag) != VID_PRIORITY || has_dot1q(frame.bytes())) => {
-            Err(Reason::TaggedOnAccess)
-        }
+        Attachment::Access(_) if is_tagged(frame) => Err(Reason::TaggedOnAccess),
+        Attachment::Tunnel(_) if is_tagged(frame) => Err(Reason::VxlanInnerTag),
+        Attachment::Tunnel(_) => cx.network.ok_or(Reason::NoNetwork),
         Attachment::Access(network) => Ok(*network),
         Attachment::Trunk(trunk) => match vid(tag) {
             VID_PRIORITY => trunk.native().ok_or(Reason::UntaggedNoNative),
@@ -55,6 +55,13 @@ fn classify<F: FrameBuf>(port: &Port, frame: &F) -> Result<NetId, Reason> {
             vid => trunk.network_of(vid).ok_or(Reason::VlanNotAllowed),
         },
     }
+}
+
+/// Whether the frame has an 802.1Q tag that names a VLAN. A priority tag in front of one does not hide it.
+#[inline]
+fn is_tagged<F: FrameBuf>(frame: &F) -> bool {
+    let tag = frame.meta().tag;
+    tag.is_some() && (vid(tag) != VID_PRIORITY || has_dot1q(frame.bytes()))
 }
 
 /// The VLAN ID; an untagged frame has that of a priority tag, as it has the same meaning.

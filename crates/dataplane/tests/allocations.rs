@@ -32,7 +32,7 @@ fn a_batch_allocates_nothing() {
     let mut switch = Switch::new(&ports, 2);
     switch.fdb.add_static(NetId(0), B, PortId(1), switch.now).unwrap();
     let mut run = |frames: &mut [VecFrame], verdicts: &mut [Verdict]| {
-        let mut batch = Batch { ingress: PortId(0), frames, verdicts };
+        let mut batch = Batch { ingress: PortId(0), network: None, frames, verdicts };
         switch.pipeline.process(&switch.snapshot, switch.now, &mut batch);
         for (frame, verdict) in batch.frames.iter_mut().zip(batch.verdicts.iter()) {
             let mut leave = |network, port| {
@@ -46,7 +46,7 @@ fn a_batch_allocates_nothing() {
                 Verdict::Flood { network } => switch.snapshot.flood(network, PortId(0)).for_each(|port| {
                     let _: Result<_, Reason> = leave(network, port);
                 }),
-                Verdict::Drop(_) | Verdict::Pending => {}
+                Verdict::Decapsulated { .. } | Verdict::Drop(_) | Verdict::Pending => {}
             }
         }
     };

@@ -331,14 +331,26 @@ fn every_case_has_its_verdict_and_its_bytes() {
 }
 
 /// What only a worker can come across; its own tests have them.
-const OF_THE_WORKER: [Reason; 4] =
-    [Reason::BadSegmentation, Reason::PoolEmpty, Reason::TxFull, Reason::TxError];
+const OF_THE_WORKER: [Reason; 5] =
+    [Reason::BadSegmentation, Reason::PoolEmpty, Reason::NoNeighbour, Reason::TxFull, Reason::TxError];
 /// What only a snapshot that is newer than the verdict brings about; see tests/egress.rs.
 const OF_EGRESS: [Reason; 1] = [Reason::NotMember];
+/// What needs another VTEP: tests/tunnel.rs.
+const OF_TUNNELS: [Reason; 8] = [
+    Reason::VxlanBadHeader,
+    Reason::VxlanFragment,
+    Reason::VxlanUdpPort,
+    Reason::VxlanUnknownVni,
+    Reason::VxlanUnknownPeer,
+    Reason::VxlanInnerTag,
+    Reason::VxlanCongested,
+    Reason::SplitHorizon,
+];
 
 #[test]
 fn every_drop_reason_has_a_case() {
-    let mut seen: HashSet<Reason> = HashSet::from_iter(OF_THE_WORKER.into_iter().chain(OF_EGRESS));
+    let elsewhere = OF_THE_WORKER.into_iter().chain(OF_EGRESS).chain(OF_TUNNELS);
+    let mut seen: HashSet<Reason> = elsewhere.collect();
     for case in cases() {
         seen.extend(case.lost.iter().map(|(_, reason)| *reason));
         if let Verdict::Drop(reason) = case.verdict {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use etherparse::{EtherType, Ethernet2Header, SingleVlanHeader, VlanId, VlanPcp};
 use vswitch_dataplane::{
     Attachment, Batch, Egress, Fdb, NetId, Network, Pipeline, Port, PortId, Reason, Snapshot, Storm, Trunk,
-    TrunkEntry, Verdict, egress,
+    TrunkEntry, Verdict, egress, tunnel,
 };
 use vswitch_wire::testing::{FrameBuilder, VecFrame, frame};
 use vswitch_wire::{Caps, FrameBuf, Instant, Mac, Vid, vlan};
@@ -123,22 +123,33 @@ impl Switch {
         self.snapshot = snapshot(ports, &self.networks, self.fdb.clone());
     }
 
-    /// One batch through the pipeline and out.
+    /// One batch through the pipeline and out; what was in a tunnel goes through it once more.
     pub fn receive(&mut self, ingress: u16, frames: &mut [VecFrame]) -> Vec<Outcome> {
-        let ingress = PortId(ingress);
+        let verdicts = self.process(PortId(ingress), None, frames);
+        let finish = |(frame, verdict): (&mut VecFrame, Verdict)| match verdict {
+            Verdict::Decapsulated { network, peer } => {
+                let inner = self.process(peer, Some(network), std::slice::from_mut(frame));
+                self.dispatch(peer, frame, inner[0])
+            }
+            other => self.dispatch(PortId(ingress), frame, other),
+        };
+        frames.iter_mut().zip(verdicts).map(finish).collect()
+    }
+
+    fn process(&mut self, ingress: PortId, network: Option<NetId>, frames: &mut [VecFrame]) -> Vec<Verdict> {
         let mut verdicts = vec![Verdict::Pending; frames.len()];
         self.pipeline.process(
             &self.snapshot,
             self.now,
-            &mut Batch { ingress, frames, verdicts: &mut verdicts },
+            &mut Batch { ingress, network, frames, verdicts: &mut verdicts },
         );
-        frames.iter().zip(verdicts).map(|(frame, verdict)| self.dispatch(ingress, frame, verdict)).collect()
+        verdicts
     }
 
     /// Carries out one verdict, and counts as a worker does.
     fn dispatch(&self, ingress: PortId, frame: &VecFrame, verdict: Verdict) -> Outcome {
         let (network, to): (_, Vec<PortId>) = match verdict {
-            Verdict::Pending => panic!("a frame was left undecided"),
+            Verdict::Pending | Verdict::Decapsulated { .. } => panic!("a frame was left undecided"),
             Verdict::Drop(_) => (NetId(0), Vec::new()),
             Verdict::Unicast { network, port } => (network, vec![port]),
             Verdict::Flood { network } => (network, self.snapshot.flood(network, ingress).collect()),
@@ -150,10 +161,18 @@ impl Switch {
                 counters.replicated.add(1);
             }
             let mut copy = frame.clone();
-            match egress::prepare(&self.snapshot, network, ingress, id, &mut copy) {
-                Ok(Egress::Ready | Egress::Segment) => {
-                    counters.tx_packets.add(1);
-                    outcome.out.push((id.0, copy.bytes().to_vec()));
+            let prepared = match egress::prepare(&self.snapshot, network, ingress, id, &mut copy) {
+                Ok(Egress::Ready | Egress::Segment) => Ok(id),
+                Ok(Egress::Encapsulate) => {
+                    let sent = tunnel::encapsulate(&self.snapshot, network, id, &mut copy);
+                    sent.and_then(|port| port.ok_or(Reason::NoNeighbour))
+                }
+                Err(reason) => Err(reason),
+            };
+            match prepared {
+                Ok(port) => {
+                    self.snapshot.port(port).unwrap().counters[0].tx_packets.add(1);
+                    outcome.out.push((port.0, copy.bytes().to_vec()));
                 }
                 Err(reason) => {
                     counters.drop(reason, 1);
@@ -174,10 +193,13 @@ impl Switch {
         let (mut had, mut went) = (0, 0);
         for (_, port) in self.snapshot.ports() {
             let c = &port.counters[0];
-            had += c.rx_packets.get() + c.originated.get() + c.replicated.get();
-            went += c.tx_packets.get()
-                + c.consumed.get()
-                + c.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>();
+            had += c.originated.get() + c.replicated.get();
+            went += c.consumed.get() + c.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>();
+            // What comes and goes by a tunnel does so by the underlay's port.
+            if !matches!(port.attachment, Attachment::Tunnel(_)) {
+                had += c.rx_packets.get();
+                went += c.tx_packets.get();
+            }
         }
         assert_eq!(had, went, "frames had and frames accounted for");
     }
