@@ -31,6 +31,7 @@ pub mod snapshot;
 mod storm;
 mod sync;
 mod table;
+pub mod too_big;
 pub mod tunnel;
 mod vector;
 mod vlan;

@@ -114,7 +114,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    const FULL: Self = Self { tokens: i64::MAX, filled: Instant::ZERO };
+    pub(crate) const FULL: Self = Self { tokens: i64::MAX, filled: Instant::ZERO };
 
     /// Takes the worth of `frames` at `rate` packets per second, if that of one is there: a GSO frame passes as a
     /// whole or not at all, and what it took too much is paid before the next may pass.

@@ -18,7 +18,7 @@ use vswitch_wire::{FrameBuf, Mac, Vni, ecn, ipv4, ipv6, udp, vxlan};
 
 use crate::pipeline::Effects;
 use crate::vector::{Context, Vector};
-use crate::{EgressVlan, NetId, PortId, Reason, Snapshot, Verdict};
+use crate::{Attachment, EgressVlan, NetId, PortId, Reason, Snapshot, Verdict};
 pub use encapsulate::{Outer, Outgoing, encapsulate};
 use lookup::Lookup;
 
@@ -95,6 +95,16 @@ impl Tunnel {
             (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| NetId((n * 64 + bit) as u16))
         };
         self.networks.iter().enumerate().flat_map(bits)
+    }
+}
+
+/// The tunnel to the VTEP that the port stands for.
+#[inline]
+#[must_use]
+pub fn of(snapshot: &Snapshot, peer: PortId) -> Option<&Tunnel> {
+    match &snapshot.port(peer)?.attachment {
+        Attachment::Tunnel(tunnel) => Some(tunnel),
+        _ => None,
     }
 }
 

@@ -93,7 +93,7 @@ impl Totals {
             self.consumed += c.consumed.get();
             self.flooded += c.flooded.get();
             self.learn_refused += c.learn_refused.get();
-            for (sum, drop) in self.drops.iter_mut().zip(&c.drops) {
+            for (sum, drop) in self.drops.iter_mut().zip(c.drops.iter()) {
                 *sum += drop.get();
             }
         }

@@ -50,7 +50,8 @@ impl Control {
                 self.leave(&mut result, Outcome::Flood, (network, ingress), ports, &frame);
             }
             Verdict::Drop(reason) => result.reason = Some(reason.name().to_owned()),
-            Verdict::Pending => {}
+            // What was in a tunnel has been followed further.
+            Verdict::Decapsulated { .. } | Verdict::Pending => {}
         }
         pool.release(frame);
         Ok(result)

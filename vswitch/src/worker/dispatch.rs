@@ -1,11 +1,15 @@
 //! After the pipeline: carries out verdicts. Copies for a flood, segments for ports that cannot take GSO,
 //! one transmit call a port and batch, every frame counted.
 
-use vswitch_dataplane::{BATCH_MAX, Egress, PortId, Reason, Snapshot, Verdict, egress};
+use vswitch_dataplane::too_big::{self, Limiter};
+use vswitch_dataplane::{BATCH_MAX, Egress, PortId, Reason, Snapshot, Verdict, egress, tunnel};
 use vswitch_dataplane::{NetId, PortCounters};
 use vswitch_io::{Frame, FrameVec, PoolCache, TxQueue};
-use vswitch_wire::FrameBuf;
 use vswitch_wire::segment::Segmenter;
+use vswitch_wire::{FrameBuf, Instant};
+
+use super::recirculate::{Inner, Recirculated};
+use super::waiting::{Resolved, Waiting};
 
 /// A worker's ways out.
 pub(super) struct Dispatch {
@@ -17,6 +21,11 @@ pub(super) struct Dispatch {
     pending: Vec<PortId>,
     /// Frames that the current batch became.
     emitted: u32,
+    inner: Recirculated,
+    waiting: Waiting,
+    answers: Limiter,
+    /// When the current batch came.
+    now: Instant,
 }
 
 struct Out {
@@ -34,7 +43,17 @@ struct Hop {
 
 impl Dispatch {
     pub(super) fn new(worker: usize, pool: PoolCache) -> Self {
-        Self { worker, pool, out: Vec::new(), pending: Vec::new(), emitted: 0 }
+        Self {
+            worker,
+            pool,
+            out: Vec::new(),
+            pending: Vec::new(),
+            emitted: 0,
+            inner: Recirculated::new(),
+            waiting: Waiting::new(worker),
+            answers: Limiter::default(),
+            now: Instant::ZERO,
+        }
     }
 
     pub(super) fn pool(&mut self) -> &mut PoolCache {
@@ -53,8 +72,15 @@ impl Dispatch {
         Some(self.out.get_mut(port.index())?.take()?.queue)
     }
 
-    /// Takes back what has been transmitted, at every port.
-    pub(super) fn reclaim(&mut self) {
+    /// Frames out of tunnels, which are to be decided upon once more.
+    pub(super) fn inner(&mut self) -> &mut Recirculated {
+        &mut self.inner
+    }
+
+    /// What is to be done now and then: takes back what has been transmitted, at every port, and gives up what has waited
+    /// for long.
+    pub(super) fn do_chores(&mut self) {
+        self.waiting.on_chores();
         for out in self.out.iter_mut().flatten() {
             out.queue.reclaim(&mut self.pool);
         }
@@ -67,12 +93,17 @@ impl Dispatch {
         ingress: PortId,
         batch: &mut FrameVec,
         verdicts: &[Verdict],
+        now: Instant,
     ) -> u32 {
         self.emitted = 0;
+        self.now = now;
         for (frame, verdict) in batch.drain().zip(verdicts) {
             match *verdict {
                 Verdict::Unicast { network, port } => {
                     self.emit(snapshot, Hop { network, ingress, port }, frame);
+                }
+                Verdict::Decapsulated { network, peer } => {
+                    self.recirculate(snapshot, Inner { network, peer }, frame)
                 }
                 Verdict::Flood { network } => self.flood(snapshot, network, ingress, frame),
                 Verdict::Drop(_) | Verdict::Pending => self.pool.release(frame),
@@ -107,13 +138,21 @@ impl Dispatch {
     fn emit(&mut self, snapshot: &Snapshot, hop: Hop, mut frame: Frame) {
         match egress::prepare(snapshot, hop.network, hop.ingress, hop.port, &mut frame) {
             Ok(Egress::Ready) => self.queue(snapshot, hop.port, frame),
-            Ok(Egress::Segment) => self.segment(snapshot, hop.port, frame),
-            Err(reason) => self.discard(snapshot, hop.port, reason, frame),
+            Ok(Egress::Segment) => self.segment(snapshot, hop, frame),
+            Ok(Egress::Encapsulate) => self.encapsulate(snapshot, hop.network, hop.port, frame),
+            Err(reason) => {
+                if reason == Reason::TooBigEgress && tunnel::of(snapshot, hop.port).is_some() {
+                    self.answer_too_big(snapshot, hop, &frame);
+                }
+                self.discard(snapshot, hop.port, reason, frame);
+            }
         }
     }
 
     /// Cuts a GSO frame for a port that takes none.
-    fn segment(&mut self, snapshot: &Snapshot, port: PortId, whole: Frame) {
+    fn segment(&mut self, snapshot: &Snapshot, hop: Hop, whole: Frame) {
+        let Hop { network, port, .. } = hop;
+        let is_tunnel = tunnel::of(snapshot, port).is_some();
         let finish = !snapshot.port(port).is_some_and(|p| p.caps.csum);
         let Ok(mut segments) = Segmenter::new(whole.bytes(), &whole.meta().offload) else {
             return self.discard(snapshot, port, Reason::BadSegmentation, whole);
@@ -134,9 +173,64 @@ impl Dispatch {
             };
             frame.set_len(len);
             frame.meta_mut().offload = offload;
-            self.queue(snapshot, port, frame);
+            if is_tunnel {
+                self.encapsulate(snapshot, network, port, frame);
+            } else {
+                self.queue(snapshot, port, frame);
+            }
         }
         self.pool.release(whole);
+    }
+
+    /// Sends a frame into the tunnel to `peer`.
+    fn encapsulate(&mut self, snapshot: &Snapshot, network: NetId, peer: PortId, mut frame: Frame) {
+        let len = frame.bytes().len() as u64;
+        match tunnel::encapsulate(snapshot, network, peer, &mut frame) {
+            Ok(Some(underlay)) => {
+                self.count(snapshot, peer, |c| {
+                    c.tx_packets.add(1);
+                    c.tx_bytes.add(len);
+                });
+                self.queue(snapshot, underlay, frame);
+            }
+            Ok(None) => {
+                if let Err(frame) = self.waiting.hold(snapshot, network, peer, frame) {
+                    self.discard(snapshot, peer, Reason::NoNeighbour, frame);
+                }
+            }
+            Err(reason) => self.discard(snapshot, peer, reason, frame),
+        }
+    }
+
+    /// Sends what waited for a next hop that this snapshot knows.
+    pub(super) fn retry(&mut self, snapshot: &Snapshot) {
+        for Resolved { network, peer, frame } in self.waiting.take_resolved(snapshot) {
+            self.encapsulate(snapshot, network, peer, frame);
+        }
+        self.flush_all(snapshot);
+    }
+
+    fn recirculate(&mut self, snapshot: &Snapshot, inner: Inner, frame: Frame) {
+        if let Err(frame) = self.inner.push(inner, frame) {
+            // A batch is no longer than what fits in.
+            self.discard(snapshot, inner.peer, Reason::PoolEmpty, frame);
+        }
+    }
+
+    /// Tells the sender of a frame that is too long for a tunnel what would not be.
+    fn answer_too_big(&mut self, snapshot: &Snapshot, hop: Hop, frame: &Frame) {
+        let Some(max_frame) = snapshot.port(hop.port).map(|port| port.max_frame) else { return };
+        let mut answer = [0; too_big::ANSWER_MAX];
+        let Some(len) = too_big::answer(frame.bytes(), max_frame, &mut answer) else { return };
+        if !self.answers.admits(hop.ingress, self.now) {
+            return;
+        }
+        let Some(mut reply) = self.obtain(snapshot, |pool| pool.acquire_for(len)) else { return };
+        reply.set_len(len);
+        reply.bytes_mut().copy_from_slice(&answer[..len]);
+        self.count(snapshot, hop.ingress, |c| c.originated.add(1));
+        let Hop { network, ingress, port } = hop;
+        self.emit(snapshot, Hop { network, ingress: port, port: ingress }, reply);
     }
 
     /// A frame of the pool. What a batch becomes may be more than there are: what waits is sent, then there are some.

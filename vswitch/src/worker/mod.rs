@@ -7,10 +7,12 @@
 
 mod dispatch;
 mod queues;
+mod recirculate;
 mod run;
 mod scout;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};

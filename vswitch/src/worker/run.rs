@@ -16,6 +16,7 @@ use vswitch_wire::Instant;
 
 use super::dispatch::Dispatch;
 use super::queues::{RxSet, Slot};
+use super::recirculate::Inner;
 use super::scout::Scout;
 use super::{Command, Event, Line, Polling, Queues, Setup};
 use crate::clock::Clock;
@@ -129,17 +130,32 @@ impl Worker {
         let snapshot = self.snapshot.load();
         let verdicts = &mut self.verdicts[..count];
         verdicts.fill(Verdict::Pending);
-        let mut batch = Batch { ingress, frames: self.batch.as_mut_slice(), verdicts };
-        self.pipeline.process(snapshot, now, &mut batch);
+        let frames = self.batch.as_mut_slice();
+        self.pipeline.process(snapshot, now, &mut Batch { ingress, network: None, frames, verdicts });
         let verdicts = &self.verdicts[..count];
         let found = self
             .scout
             .as_mut()
             .and_then(|scout| scout.look(snapshot, ingress, self.batch.as_slice(), verdicts, now));
-        let emitted = self.dispatch.run(snapshot, ingress, &mut self.batch, verdicts);
+        let mut emitted = self.dispatch.run(snapshot, ingress, &mut self.batch, verdicts, now);
+        emitted += self.forward_inner(now);
         // Behind those of its frames that are here.
         if let (Some(scout), Some(flow)) = (&self.scout, found) {
             scout.let_pass(&flow, &mut self.snapshot);
+        }
+        emitted
+    }
+
+    /// The same for the frames that were in tunnels.
+    fn forward_inner(&mut self, now: Instant) -> u32 {
+        let snapshot = self.snapshot.load();
+        let mut emitted = 0;
+        while let Some(Inner { network, peer }) = self.dispatch.inner().take_batch(&mut self.batch) {
+            let verdicts = &mut self.verdicts[..self.batch.len()];
+            let frames = self.batch.as_mut_slice();
+            let mut batch = Batch { ingress: peer, network: Some(network), frames, verdicts };
+            self.pipeline.process(snapshot, now, &mut batch);
+            emitted += self.dispatch.run(snapshot, peer, &mut self.batch, verdicts, now);
         }
         emitted
     }
@@ -175,7 +191,7 @@ impl Worker {
         }
         self.chores_at = now;
         self.line.pulse.beat_ns.store(now.as_nanos(), Relaxed);
-        self.dispatch.reclaim();
+        self.dispatch.do_chores();
         // A queue that rests without frames to receive into would rest for ever, and one whose device is gone
         // would not tell.
         self.rx.unpark(now);
@@ -203,6 +219,7 @@ impl Worker {
                     let _ = done.send(tx.map(|tx| Queues { rx, tx }));
                 }
                 Command::Settle { done } => {
+                    self.dispatch.retry(self.snapshot.load());
                     let _ = done.send(());
                 }
                 Command::Stop => return false,

@@ -1,5 +1,7 @@
 //! Workers with ports in memory: real threads, no kernel device, every frame counted.
 
+mod tunnel;
+
 use std::time::Duration;
 
 use vswitch_dataplane::counters::NetworkCounters;
@@ -23,6 +25,8 @@ struct Rig {
     pool: &'static Pool,
     workers: Workers,
     counters: Vec<Arc<[PortCounters]>>,
+    /// Those of other VTEPs.
+    peers: Vec<Arc<[PortCounters]>>,
     ends: Vec<Opened>,
     cache: PoolCache,
 }
@@ -52,7 +56,7 @@ impl Rig {
             far
         });
         let ends = ends.collect();
-        Self { runtime, pool, workers, counters, ends, cache: pool.cache() }
+        Self { runtime, pool, workers, counters, peers: Vec::new(), ends, cache: pool.cache() }
     }
 
     /// Sends a frame into port `n`, by the cable's lane `lane`.
@@ -80,13 +84,18 @@ impl Rig {
 
     /// Detaches every port and stops; every frame must be counted, and back in the pool.
     fn end(self) {
-        let Self { runtime, pool, workers, counters, ends, cache } = self;
+        let Self { runtime, pool, workers, counters, peers, ends, cache } = self;
         for n in 0..ends.len() {
             let queues = runtime.block_on(workers.detach(PortId(n as u16)));
             assert_eq!(queues.len(), workers.count());
         }
         let sum = |of: fn(&PortCounters) -> u64| counters.iter().flat_map(|c| c.iter()).map(of).sum::<u64>();
-        assert_eq!(sum(|c| c.rx_packets.get() + c.replicated.get()), sum(served));
+        let at_peers =
+            |of: fn(&PortCounters) -> u64| peers.iter().flat_map(|c| c.iter()).map(of).sum::<u64>();
+        let had = sum(|c| c.rx_packets.get() + c.originated.get() + c.replicated.get());
+        // What comes and goes by a tunnel does so by the underlay's port.
+        let copies = at_peers(|c| c.replicated.get());
+        assert_eq!(had + copies, sum(served) + at_peers(dropped));
         drop((workers, ends, cache));
         for class in [FrameClass::Wire, FrameClass::Large] {
             assert_eq!(pool.free(class), pool.total(class), "{class:?} frames are missing");
@@ -138,7 +147,11 @@ impl RxQueue for Lossy {
 
 /// Frames that were sent or dropped.
 fn served(counters: &PortCounters) -> u64 {
-    counters.tx_packets.get() + counters.drops.iter().map(vswitch_dataplane::Counter::get).sum::<u64>()
+    counters.tx_packets.get() + dropped(counters)
+}
+
+fn dropped(counters: &PortCounters) -> u64 {
+    counters.drops.iter().map(vswitch_dataplane::Counter::get).sum()
 }
 
 /// A frame of the pool with these bytes and metadata.

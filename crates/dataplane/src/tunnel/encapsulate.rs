@@ -7,7 +7,7 @@ use vswitch_wire::classify::protocol;
 use vswitch_wire::{Csum, FrameBuf, Mac, Offload, Vni, ecn, ethernet, flow, ipv4, ipv6, udp, vxlan};
 
 use crate::egress;
-use crate::{Attachment, Egress, NetId, PortId, Reason, Snapshot};
+use crate::{Egress, NetId, PortId, Reason, Snapshot};
 
 /// Bytes of the longest headers: Ethernet, IPv6, UDP and VXLAN.
 const HEADERS_MAX: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN + udp::HEADER_LEN + vxlan::HEADER_LEN;
@@ -172,10 +172,7 @@ pub fn encapsulate<F: FrameBuf>(
     frame: &mut F,
 ) -> Result<Option<PortId>, Reason> {
     let underlay = snapshot.underlay().ok_or(Reason::PortGone)?;
-    let Attachment::Tunnel(tunnel) = &snapshot.port(peer).ok_or(Reason::PortGone)?.attachment else {
-        return Err(Reason::NotMember);
-    };
-    let Some(outer) = &tunnel.outer else { return Ok(None) };
+    let Some(outer) = &super::of(snapshot, peer).ok_or(Reason::PortGone)?.outer else { return Ok(None) };
     let vni = snapshot.network(network).and_then(|n| n.vni).ok_or(Reason::NotMember)?;
     outer.put(vni, frame)?;
     match egress::prepare(snapshot, underlay.network, peer, underlay.port, frame)? {
