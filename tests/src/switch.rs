@@ -266,7 +266,7 @@ impl Switch {
         self.fdb()
             .into_iter()
             .find(|entry| entry.network == network && entry.mac == mac)
-            .map(|entry| entry.port)
+            .and_then(|entry| entry.port.or(entry.vtep.map(|vtep| vtep.to_string())))
     }
 
     /// Frames that `port` has dropped for this reason.

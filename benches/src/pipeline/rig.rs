@@ -82,7 +82,8 @@ impl Rig {
     /// One batch through the pipeline, as a worker runs it.
     pub(super) fn process(&mut self) {
         self.verdicts.fill(Verdict::Pending);
-        let mut batch = Batch { ingress: INGRESS, frames: &mut self.frames, verdicts: &mut self.verdicts };
+        let mut batch =
+            Batch { ingress: INGRESS, network: None, frames: &mut self.frames, verdicts: &mut self.verdicts };
         self.pipeline.process(&self.snapshot, self.now, &mut batch);
         self.handled += self.frames.len() as u64;
     }

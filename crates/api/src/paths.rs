@@ -23,6 +23,12 @@ pub const CONFIG_DIFF: &str = "/v1/config/diff";
 pub const NETWORKS: &str = "/v1/networks";
 /// DELETE.
 pub const NETWORK: &str = "/v1/networks/{name}";
+/// POST [`crate::request::NewPeer`]: one more VTEP of a network.
+pub const PEERS: &str = "/v1/networks/{name}/peers";
+/// DELETE.
+pub const PEER: &str = "/v1/networks/{name}/peers/{address}";
+/// GET: [`crate::response::VxlanState`].
+pub const VXLAN: &str = "/v1/vxlan";
 /// GET: a list of [`crate::response::PortState`]. POST [`crate::request::NewPort`] with [`crate::request::ForceQuery`].
 pub const PORTS: &str = "/v1/ports";
 /// GET: [`crate::response::PortState`]. PATCH [`crate::request::PortPatch`] with [`crate::request::ForceQuery`]. DELETE.
@@ -41,6 +47,18 @@ pub const TRACE: &str = "/v1/trace";
 #[must_use]
 pub fn network(name: &str) -> String {
     format!("{NETWORKS}/{}", segment(name))
+}
+
+/// [`PEERS`] of the network of this name.
+#[must_use]
+pub fn peers(network: &str) -> String {
+    format!("{NETWORKS}/{}/peers", segment(network))
+}
+
+/// [`PEER`] of the network of this name.
+#[must_use]
+pub fn peer(network: &str, address: std::net::IpAddr) -> String {
+    format!("{}/{}", peers(network), segment(&address.to_string()))
 }
 
 /// [`PORT`] for this name.

@@ -62,6 +62,15 @@ pub struct FdbKey {
     pub mac: Mac,
 }
 
+/// Body of POST [`crate::paths::PEERS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPeer {
+    /// The other VTEP.
+    #[schema(value_type = String, example = "192.0.2.2")]
+    pub address: std::net::IpAddr,
+}
+
 /// A port as in a topology file, or with `vlan` in place of `access`: the network with that VLAN ID, which is
 /// made as `vlan<VID>` where there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]

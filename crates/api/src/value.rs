@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-pub use vswitch_wire::{Mac, Vid};
+pub use vswitch_wire::{Mac, Vid, Vni};
 
 /// Why a text is not such a value: what is wrong; how to mend it, with an example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,35 @@ pub mod vid {
         let vid = u16::try_from(number).ok().and_then(|n| Vid::new(n).ok());
         vid.map(Some)
             .ok_or_else(|| de::Error::custom(format_args!("{number} is not a VLAN ID; use 1 to 4094")))
+    }
+}
+
+/// Serde for an optional VNI (`#[serde(default, with = "value::vni")]`), a number.
+pub mod vni {
+    use super::{Deserializer, Serializer, Vni, de};
+
+    /// Writes the number.
+    ///
+    /// # Errors
+    /// Those of `serializer`.
+    pub fn serialize<S: Serializer>(vni: &Option<Vni>, serializer: S) -> Result<S::Ok, S::Error> {
+        match vni {
+            Some(vni) => serializer.serialize_some(&vni.get()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads the number.
+    ///
+    /// # Errors
+    /// When it is no number, or none of 0 to 16777215.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vni>, D::Error> {
+        let Some(number) = <Option<i64> as serde::Deserialize>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let vni = u32::try_from(number).ok().and_then(|n| Vni::new(n).ok());
+        vni.map(Some)
+            .ok_or_else(|| de::Error::custom(format_args!("{number} is not a VNI; use 0 to 16777215")))
     }
 }
 
@@ -151,6 +180,24 @@ pub struct Cidr {
     pub address: IpAddr,
     /// Bits of the prefix, at most 32 or 128.
     pub prefix: u8,
+}
+
+impl Cidr {
+    /// `address` has the same prefix.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                let bits = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                a.to_bits() & bits == b.to_bits() & bits
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                let bits = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                a.to_bits() & bits == b.to_bits() & bits
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Cidr {
@@ -246,6 +293,16 @@ mod tests {
             assert!(bad.parse::<Pps>().is_err(), "{bad}");
         }
         assert_eq!(Pps(7).to_string(), "7pps");
+    }
+
+    #[test]
+    fn what_is_on_a_link() {
+        let on = |cidr: &str, address: &str| cidr.parse::<Cidr>().unwrap().contains(address.parse().unwrap());
+        assert!(on("192.0.2.1/24", "192.0.2.255") && !on("192.0.2.1/24", "192.0.3.0"));
+        assert!(on("0.0.0.0/0", "255.255.255.255") && !on("0.0.0.0/0", "::"));
+        assert!(on("192.0.2.1/32", "192.0.2.1") && !on("192.0.2.1/32", "192.0.2.0"));
+        assert!(on("2001:db8::1/64", "2001:db8::ffff") && !on("2001:db8::1/64", "2001:db8:0:1::"));
+        assert!(on("::/0", "ff::") && on("::1/128", "::1") && !on("::1/128", "::"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test may panic in its own functions too
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 use vswitch_api::request::NewPort;
 use vswitch_api::topology::{
     Action, Entry, Host, Kind, Network, Polling, Port, Role, StaticEntry, Storm, Switch, Topology,
-    TrunkEntry, actions, check, diff, load, to_toml,
+    TrunkEntry, Underlay, actions, check, diff, load, to_toml,
 };
 use vswitch_api::value::{Cidr, Pps};
 use vswitch_wire::{Mac, Vid};
@@ -25,11 +26,19 @@ fn vid() -> impl Strategy<Value = Vid> {
 }
 
 fn network() -> impl Strategy<Value = Network> {
-    (name("net"), of(name("tenant")), of(vid()), 1..10_000u32, 1_000..100_000_000u64).prop_map(
-        |(name, tenant, vlan, max_macs, ageing_ms)| Network {
+    let tunnels = (
+        of((0..1u32 << 24).prop_map(|n| vswitch_wire::Vni::new(n).unwrap())),
+        vec(any::<IpAddr>(), 0..3),
+        any::<bool>(),
+    );
+    (name("net"), of(name("tenant")), of(vid()), tunnels, 1..10_000u32, 1_000..100_000_000u64).prop_map(
+        |(name, tenant, vlan, (vni, peers, remote_learning), max_macs, ageing_ms)| Network {
             name,
             tenant,
             vlan,
+            vni,
+            peers,
+            remote_learning,
             max_macs,
             ageing: Duration::from_millis(ageing_ms),
         },
@@ -84,16 +93,30 @@ fn port() -> impl Strategy<Value = Port> {
 }
 
 fn static_entry() -> impl Strategy<Value = StaticEntry> {
-    (name("net"), 0..3u8, name("port")).prop_map(|(network, mac, port)| StaticEntry {
-        network,
-        mac: Mac([2, 0, 0, 0, 0, mac]),
-        port,
+    (name("net"), 0..3u8, of(name("port")), of(any::<IpAddr>())).prop_map(|(network, mac, port, vtep)| {
+        StaticEntry { network, mac: Mac([2, 0, 0, 0, 0, mac]), port, vtep }
     })
 }
 
+fn underlay() -> impl Strategy<Value = Underlay> {
+    let address = (any::<IpAddr>(), 0..=32u8).prop_map(|(address, prefix)| Cidr { address, prefix });
+    let packets = (any::<u16>(), any::<bool>(), any::<u8>(), any::<u8>());
+    (address, name("port"), of(vid()), of(any::<IpAddr>()), packets).prop_map(
+        |(address, port, vlan, gateway, (udp_port, udp_checksum, ttl, dscp))| Underlay {
+            address,
+            port,
+            vlan,
+            gateway,
+            udp_port,
+            udp_checksum,
+            ttl,
+            dscp,
+        },
+    )
+}
+
 fn host() -> impl Strategy<Value = Host> {
-    let address =
-        (any::<std::net::IpAddr>(), 0..=32u8).prop_map(|(address, prefix)| Cidr { address, prefix });
+    let address = (any::<IpAddr>(), 0..=32u8).prop_map(|(address, prefix)| Cidr { address, prefix });
     (name("host"), name("port"), vec(address, 0..3), of(".{0,20}"))
         .prop_map(|(name, port, address, run)| Host { name, port, address, run })
 }
@@ -107,8 +130,10 @@ fn topology() -> impl Strategy<Value = Topology> {
         any::<bool>(),
     )
         .prop_map(|(name, cpus, polling, shortcut)| Switch { name, cpus, polling, shortcut });
-    (switch, vec(network(), 0..5), vec(port(), 0..5), vec(static_entry(), 0..4), vec(host(), 0..4))
-        .prop_map(|(switch, network, port, fdb, host)| unique(Topology { switch, network, port, fdb, host }))
+    let lists = (vec(network(), 0..5), vec(port(), 0..5), vec(static_entry(), 0..4), vec(host(), 0..4));
+    (switch, of(underlay()), lists).prop_map(|(switch, underlay, (network, port, fdb, host))| {
+        unique(Topology { switch, network, port, underlay, fdb, host })
+    })
 }
 
 /// In the order of [`diff`], without a second entry of one name.
@@ -132,6 +157,7 @@ fn add(topology: &mut Topology, entry: &Entry) {
         Entry::Switch(switch) => topology.switch = switch,
         Entry::Network(network) => topology.network.push(network),
         Entry::Port(port) => topology.port.push(port),
+        Entry::Underlay(underlay) => topology.underlay = Some(underlay),
         Entry::Fdb(entry) => topology.fdb.push(entry),
         Entry::Host(host) => topology.host.push(host),
     }
@@ -142,6 +168,7 @@ fn remove(topology: &mut Topology, entry: &Entry) {
         Entry::Switch(_) => {}
         Entry::Network(gone) => topology.network.retain(|n| n.name != gone.name),
         Entry::Port(gone) => topology.port.retain(|p| p.name != gone.name),
+        Entry::Underlay(_) => topology.underlay = None,
         Entry::Fdb(gone) => topology.fdb.retain(|e| (&e.network, e.mac) != (&gone.network, gone.mac)),
         Entry::Host(gone) => topology.host.retain(|h| h.name != gone.name),
     }
@@ -164,7 +191,10 @@ fn apply(mut topology: Topology, actions: &[Action]) -> Topology {
 /// The topology without the entries that [`check`] finds a mistake in.
 fn pruned(mut topology: Topology) -> Topology {
     while let Some(problem) = check(&topology).first() {
-        let (list, rest) = problem.path.split_once('[').expect("an entry of a list");
+        let Some((list, rest)) = problem.path.split_once('[') else {
+            topology.underlay = None;
+            continue;
+        };
         let index = rest.split_once(']').unwrap().0.parse().unwrap();
         match list {
             "network" => drop(topology.network.remove(index)),
@@ -256,7 +286,8 @@ fn changes_in_words() {
     b.fdb.push(StaticEntry {
         network: "blue".to_owned(),
         mac: Mac([2, 0, 0, 0, 0, 1]),
-        port: "web1".to_owned(),
+        port: Some("web1".to_owned()),
+        vtep: None,
     });
     let there = [
         "~ switch vswitch: polling adaptive -> busy",
@@ -315,7 +346,8 @@ fn lists_without_an_end_are_refused_with_their_limit() {
         .map(|n| StaticEntry {
             network: "red".to_owned(),
             mac: Mac::from_u64(0x0200_0000_0000 + n),
-            port: "web1".to_owned(),
+            port: Some("web1".to_owned()),
+            vtep: None,
         })
         .collect();
     assert_eq!(mistake(&lab), "fdb[65536]: 65537 fdb entries are too many; use at most 65536");

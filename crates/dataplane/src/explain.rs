@@ -24,26 +24,34 @@ pub struct Step {
     pub text: String,
 }
 
+/// What would become of a frame, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Never [`Verdict::Pending`].
+    pub verdict: Verdict,
+    /// The port it came in by; for a frame out of a tunnel, the VTEP that it came from.
+    pub ingress: PortId,
+    /// Every decision.
+    pub steps: Vec<Step>,
+}
+
 /// Runs the same steps over one frame and says each decision in words. Changes nothing but the frame, which gets
 /// its tag moved to the metadata: learns nothing, counts nothing. What depends on the rate of earlier frames is
 /// said, not judged: a storm limit lets the frame pass, as does a limit on learning.
-pub fn explain<F: FrameBuf>(
-    snapshot: &Snapshot,
-    now: Instant,
-    ingress: PortId,
-    frame: &mut F,
-) -> (Verdict, Vec<Step>) {
+pub fn explain<F: FrameBuf>(snapshot: &Snapshot, now: Instant, ingress: PortId, frame: &mut F) -> Explained {
     let Some(port) = snapshot.port(ingress) else {
         let reason = Reason::PortGone;
-        return (Verdict::Drop(reason), vec![Step { stage: "parse", text: format!("dropped: {reason}") }]);
+        let steps = vec![Step { stage: "parse", text: format!("dropped: {reason}") }];
+        return Explained { verdict: Verdict::Drop(reason), ingress, steps };
     };
     let mut cx = Context { snapshot, now, ingress, port, network: None };
     let mut words = Words { steps: Vec::new(), learnt: None };
     let mut verdict = words.decide(&cx, frame);
     if let Verdict::Decapsulated { network, peer } = verdict {
-        let Some(port) = snapshot.port(peer) else { return (verdict, words.steps) };
-        cx = Context { ingress: peer, port, network: Some(network), ..cx };
-        verdict = words.decide(&cx, frame);
+        if let Some(port) = snapshot.port(peer) {
+            cx = Context { ingress: peer, port, network: Some(network), ..cx };
+            verdict = words.decide(&cx, frame);
+        }
     }
     match verdict {
         Verdict::Unicast { network, port } => words.leave(&cx, network, port, frame),
@@ -54,7 +62,7 @@ pub fn explain<F: FrameBuf>(
         }
         Verdict::Decapsulated { .. } | Verdict::Drop(_) | Verdict::Pending => {}
     }
-    (verdict, words.steps)
+    Explained { verdict, ingress: cx.ingress, steps: words.steps }
 }
 
 /// Says everything, does nothing.

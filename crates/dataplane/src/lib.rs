@@ -38,7 +38,7 @@ mod vlan;
 
 pub use counters::{Counter, NetworkCounters, PortCounters};
 pub use egress::Egress;
-pub use explain::{Step, explain};
+pub use explain::{Explained, Step, explain};
 pub use fdb::Fdb;
 pub use id::{NetId, PortId};
 pub use pipeline::{BATCH_MAX, Batch, Pipeline, Verdict};

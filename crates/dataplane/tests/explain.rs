@@ -6,7 +6,7 @@ mod testbed;
 
 use proptest::prelude::*;
 use testbed::*;
-use vswitch_dataplane::{NetId, Port, PortId, Reason, Storm, Verdict, explain};
+use vswitch_dataplane::{Explained, NetId, Port, PortId, Reason, Storm, Verdict, explain};
 use vswitch_wire::Mac;
 use vswitch_wire::testing::VecFrame;
 
@@ -21,7 +21,7 @@ fn switch() -> Switch {
 
 fn told(switch: &Switch, ingress: u16, frame: &[u8]) -> (Verdict, Vec<String>) {
     let mut frame = VecFrame::new(frame);
-    let (verdict, steps) = explain(&switch.snapshot, switch.now, PortId(ingress), &mut frame);
+    let Explained { verdict, steps, .. } = explain(&switch.snapshot, switch.now, PortId(ingress), &mut frame);
     (verdict, steps.into_iter().map(|step| format!("{}: {}", step.stage, step.text)).collect())
 }
 
@@ -100,7 +100,7 @@ fn a_source_is_told_as_the_fdb_has_it() {
 fn unfinished_work_is_told() {
     let switch = switch();
     let last = |mut frame: VecFrame| {
-        explain(&switch.snapshot, switch.now, PortId(0), &mut frame).1.pop().map(|step| step.text)
+        explain(&switch.snapshot, switch.now, PortId(0), &mut frame).steps.pop().map(|step| step.text)
     };
     let leaves = "leaves by {port 2} tagged with VLAN ID 110, PCP 0";
     assert_eq!(last(tcp(100).unfinished()).unwrap(), format!("{leaves}, its checksum finished"));

@@ -13,6 +13,7 @@ use vswitch_io::tap;
 use super::backing::Backing;
 use super::device::{self, Closing, Fresh, NotOpened};
 use super::edit;
+use super::overlay::{self, Overlay};
 use super::record::PortRecord;
 use super::{Control, by_name, compile, safety};
 
@@ -271,6 +272,7 @@ impl Control {
         let old = std::mem::replace(&mut self.desired, next.clone());
         self.add_records(&next, guarded);
         self.stale.on_change(&old, &next, &self.port_ids, &self.net_ids);
+        Overlay::mark_stale(&mut self.stale, &old, &next, &self.port_ids, &self.net_ids);
         // A port that changes its device has the old one still, unless it was in the way of another.
         let changed: Vec<String> = prepared.iter().map(|p| p.config.name.clone()).collect();
         self.detach(&changed, "its device changes").await;
@@ -329,13 +331,15 @@ impl Control {
 
     fn add_records(&mut self, next: &Topology, guarded: &Guarded) {
         let workers = self.workers.count();
-        for network in &next.network {
-            let id = self.net_ids.acquire(&network.name);
-            if !self.networks.contains_key(&network.name) {
+        let hidden = next.underlay.as_ref().map(|_| overlay::NETWORK);
+        for network in next.network.iter().map(|n| n.name.as_str()).chain(hidden) {
+            let id = self.net_ids.acquire(network);
+            if !self.networks.contains_key(network) {
                 self.count_network_anew(id);
-                self.networks.insert(network.name.clone(), compile::counters(workers));
+                self.networks.insert(network.to_owned(), compile::counters(workers));
             }
         }
+        self.overlay.add_peers(next, &mut self.port_ids, workers);
         for port in &next.port {
             let id = self.port_ids.acquire(&port.name);
             if !self.ports.contains_key(&port.name) {
@@ -358,10 +362,13 @@ impl Control {
             }
             self.port_ids.release(name);
         }
+        self.overlay.forget_peers(&self.desired, &mut self.port_ids, &mut self.retired);
         let kept: BTreeSet<&str> = self.desired.network.iter().map(|n| n.name.as_str()).collect();
-        for network in old.network.iter().filter(|n| !kept.contains(n.name.as_str())) {
-            self.net_ids.release(&network.name);
-            self.networks.remove(&network.name);
+        let gone = old.network.iter().map(|n| n.name.as_str()).filter(|name| !kept.contains(name));
+        let has_none = old.underlay.is_some() && self.desired.underlay.is_none();
+        for network in gone.chain(has_none.then_some(overlay::NETWORK)) {
+            self.net_ids.release(network);
+            self.networks.remove(network);
         }
     }
 }

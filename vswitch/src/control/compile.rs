@@ -13,9 +13,13 @@ use vswitch_io::Facts;
 use vswitch_wire::{Caps, Vid};
 
 use super::ids::Ids;
+use super::overlay::{self, Overlay, Uplink};
 
 /// Bytes of an Ethernet header, which an MTU does not count.
-const ETHERNET_HEADER: u32 = 14;
+pub(super) const ETHERNET_HEADER: u32 = 14;
+
+/// Most MACs that are learnt of the underlay: nobody is looked up there but the VTEP itself.
+const UNDERLAY_MACS: u32 = 256;
 
 /// What a snapshot needs to know of a port beyond its configuration.
 pub(super) struct PortInput<'a> {
@@ -57,9 +61,9 @@ pub(super) fn counters<T: Default>(workers: usize) -> Arc<[T]> {
 pub(super) fn snapshot<'a>(
     desired: &Topology,
     ports: impl Iterator<Item = (u16, PortInput<'a>)>,
-    port_ids: &Ids,
-    net_ids: &Ids,
+    (port_ids, net_ids): (&Ids, &Ids),
     net_counters: impl Fn(&str) -> Arc<[NetworkCounters]>,
+    tunnels: Option<(&Overlay, &Uplink)>,
     fdb: &Arc<Fdb>,
 ) -> Snapshot {
     let mut networks = vec![None; net_ids.span()];
@@ -67,26 +71,44 @@ pub(super) fn snapshot<'a>(
     for network in &desired.network {
         let Some(id) = net_ids.get(&network.name) else { continue };
         known.insert(network.name.as_str(), (NetId(id), network.vlan));
-        networks[usize::from(id)] =
-            Some(Network::new(network.max_macs, network.ageing, net_counters(&network.name)));
+        let mut made = Network::new(network.max_macs, network.ageing, net_counters(&network.name));
+        (made.vni, made.learns_remote) = (network.vni, network.remote_learning);
+        networks[usize::from(id)] = Some(made);
+    }
+    let underlay = desired.underlay.as_ref().zip(net_ids.get(overlay::NETWORK).map(NetId));
+    if let Some((_, id)) = underlay {
+        let counters = net_counters(overlay::NETWORK);
+        networks[id.index()] = Some(Network::new(UNDERLAY_MACS, topology::AGEING_DEFAULT, counters));
     }
     let mut compiled = vec![None; port_ids.span()];
     for (id, input) in ports {
-        compiled[usize::from(id)] = Some(port(input, &known));
+        compiled[usize::from(id)] = Some(port(input, &known, underlay));
     }
-    Snapshot::new(compiled, networks, Arc::clone(fdb))
+    let Some((overlay, uplink)) = tunnels else {
+        return Snapshot::new(compiled, networks, Arc::clone(fdb));
+    };
+    let mut peers = Vec::new();
+    for (id, peer, port) in overlay.ports(desired, uplink, port_ids, net_ids) {
+        compiled[id.index()] = Some(port);
+        peers.push((peer, id));
+    }
+    let vtep = overlay::vtep(desired, uplink, &peers, net_ids);
+    Snapshot::new(compiled, networks, Arc::clone(fdb)).with_underlay(vtep)
 }
 
 /// A network's number, and its own VLAN ID, by its name.
 type Known<'a> = HashMap<&'a str, (NetId, Option<Vid>)>;
 
-fn port(input: PortInput<'_>, networks: &Known<'_>) -> Port {
+/// The underlay's configuration, and its network.
+type UnderlayInput<'a> = Option<(&'a topology::Underlay, NetId)>;
+
+fn port(input: PortInput<'_>, networks: &Known<'_>, underlay: UnderlayInput<'_>) -> Port {
     let config = input.config;
     let device = input.device;
     // A port that waits takes no frame; the usual MTU is for `trace` alone.
     let mtu = device.as_ref().map_or(1500, |d| effective_mtu(config, d));
     Port {
-        attachment: attachment(config, networks),
+        attachment: attachment(config, networks, underlay),
         isolated: config.isolated,
         up: device.as_ref().is_some_and(|d| d.up),
         max_frame: mtu + ETHERNET_HEADER,
@@ -102,9 +124,11 @@ fn port(input: PortInput<'_>, networks: &Known<'_>) -> Port {
     }
 }
 
-fn attachment(config: &topology::Port, networks: &Known<'_>) -> Attachment {
+fn attachment(config: &topology::Port, networks: &Known<'_>, underlay: UnderlayInput<'_>) -> Attachment {
     let id = |name: &str| networks.get(name).map(|&(id, _)| id);
-    if let Some(network) = config.access.as_deref().and_then(id) {
+    let access = config.access.as_deref().and_then(id);
+    let underlay = underlay.filter(|(underlay, _)| underlay.port == config.name);
+    if let (Some(network), None) = (access, underlay) {
         return Attachment::Access(network);
     }
     let native = config.native.as_deref().and_then(id);
@@ -113,6 +137,9 @@ fn attachment(config: &topology::Port, networks: &Known<'_>) -> Attachment {
         Some(TrunkEntry { vid: entry.vlan.or(own)?, network })
     };
     let entries: Vec<TrunkEntry> = config.trunk.iter().filter_map(entry).collect();
+    if let Some((underlay, network)) = underlay {
+        return overlay::attach(underlay, network, access.or(native), entries);
+    }
     if entries.is_empty() && native.is_none() {
         return Attachment::None;
     }

@@ -325,7 +325,17 @@ mod tests {
 
     fn link(index: u32, name: &str, up: bool) -> Link {
         let (kind, controller, lower) = (None, None, None);
-        Link { index, name: name.to_owned(), up, mtu: 1500, is_ethernet: true, kind, controller, lower }
+        Link {
+            index,
+            name: name.to_owned(),
+            up,
+            mtu: 1500,
+            mac: None,
+            is_ethernet: true,
+            kind,
+            controller,
+            lower,
+        }
     }
 
     fn links(all: &[Link]) -> Table {

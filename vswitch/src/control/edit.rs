@@ -4,7 +4,9 @@
 //! the check and to `apply`, which every edit goes through.
 
 use serde_json::{Map, Value};
+use std::net::IpAddr;
 use vswitch_api::Topology;
+
 use vswitch_api::request::{FdbKey, NewPort, PortPatch};
 use vswitch_api::response::{ErrorBody, ErrorCode};
 use vswitch_api::topology::{Network, Port, StaticEntry};
@@ -124,9 +126,34 @@ fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
 pub fn del_port(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
     let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(ErrorBody::no_port(name)) };
     t.port.remove(at);
-    t.fdb.retain(|e| e.port != name);
+    t.fdb.retain(|e| e.port.as_deref() != Some(name));
     // A lab's host has no place without its port.
     t.host.retain(|h| h.port != name);
+    Ok(t)
+}
+
+/// `vxlan peer add`.
+pub fn add_peer(mut t: Topology, network: &str, peer: IpAddr) -> Result<Topology, ErrorBody> {
+    let found = t.network.iter_mut().find(|n| n.name == network);
+    let peers = &mut found.ok_or_else(|| ErrorBody::no_network(network))?.peers;
+    if peers.contains(&peer) {
+        let message = format!("{peer} is a peer of network {network:?} already");
+        return Err(ErrorBody::new(ErrorCode::Conflict, message, "`vswitchctl vxlan show` lists all"));
+    }
+    peers.push(peer);
+    Ok(t)
+}
+
+/// `vxlan peer del`, with the static entries that point to it.
+pub fn del_peer(mut t: Topology, network: &str, peer: IpAddr) -> Result<Topology, ErrorBody> {
+    let found = t.network.iter_mut().find(|n| n.name == network);
+    let peers = &mut found.ok_or_else(|| ErrorBody::no_network(network))?.peers;
+    let Some(at) = peers.iter().position(|p| *p == peer) else {
+        let message = format!("{peer} is no peer of network {network:?}");
+        return Err(ErrorBody::new(ErrorCode::NotFound, message, "`vswitchctl vxlan show` lists all"));
+    };
+    peers.remove(at);
+    t.fdb.retain(|e| !(e.network == network && e.vtep == Some(peer)));
     Ok(t)
 }
 

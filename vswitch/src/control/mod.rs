@@ -15,6 +15,7 @@ mod follow;
 mod front_end;
 mod health;
 mod ids;
+mod overlay;
 mod record;
 mod report;
 mod ring_records;
@@ -25,6 +26,7 @@ mod statics;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod tunnels;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -52,6 +54,7 @@ use device::{Device, Opener};
 use filters::Filters;
 use front_end::FrontEnds;
 use ids::Ids;
+use overlay::Overlay;
 use record::PortRecord;
 use stale::Stale;
 use statics::{Place, StaticEntries};
@@ -125,6 +128,7 @@ pub struct Control {
     /// Devices that were attached since the start.
     attachments: u64,
     networks: BTreeMap<String, Arc<[NetworkCounters]>>,
+    overlay: Overlay,
     fdb: Arc<Fdb>,
     /// The way of frames past the workers; `None` where the kernel refuses it.
     shortcut: Option<&'static Shortcut>,
@@ -184,6 +188,7 @@ impl Control {
             ports: BTreeMap::new(),
             attachments: 0,
             networks: BTreeMap::new(),
+            overlay: Overlay::default(),
             fdb,
             shortcut,
             shortcut_given_up: None,
@@ -293,8 +298,10 @@ impl Control {
         let count = self.workers.count();
         let counters =
             |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
-        let snapshot =
-            compile::snapshot(&self.desired, ports, &self.port_ids, &self.net_ids, counters, &self.fdb);
+        let uplink = self.uplink();
+        let tunnels = uplink.as_ref().map(|uplink| (&self.overlay, uplink));
+        let ids = (&self.port_ids, &self.net_ids);
+        let snapshot = compile::snapshot(&self.desired, ports, ids, counters, tunnels, &self.fdb);
         self.snapshot = Arc::new(snapshot);
         let old = self.workers.publish(Arc::clone(&self.snapshot));
         self.workers.settle().await;

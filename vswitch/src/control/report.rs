@@ -23,6 +23,7 @@ use super::compile::{self, DeviceInput};
 use super::device::Device;
 use super::front_end::FrontEnd;
 use super::health;
+use super::overlay;
 use super::record::{DeviceState, PortRecord};
 
 /// Sums of port counters over workers, or over ports.
@@ -64,7 +65,7 @@ impl Default for Totals {
 }
 
 impl Totals {
-    fn of(counters: &[PortCounters], passed: (Traffic, Traffic)) -> Self {
+    pub(super) fn of(counters: &[PortCounters], passed: (Traffic, Traffic)) -> Self {
         let mut totals = Self::default();
         totals.add_port(counters, passed);
         totals
@@ -99,6 +100,17 @@ impl Totals {
         }
     }
 
+    /// Adds what each worker counted at a peer. Its frames come and go by the underlay's port, which counts them.
+    pub(super) fn add_peer(&mut self, counters: &[PortCounters]) {
+        for c in counters {
+            self.replicated += c.replicated.get();
+            self.learn_refused += c.learn_refused.get();
+            for (sum, drop) in self.drops.iter_mut().zip(c.drops.iter()) {
+                *sum += drop.get();
+            }
+        }
+    }
+
     fn drops(&self) -> Drops {
         let named = Reason::ALL.iter().map(|r| (r.name().to_owned(), self.drops[r.index()]));
         named.filter(|(_, n)| *n > 0).collect()
@@ -108,7 +120,7 @@ impl Totals {
         self.drops.iter().sum()
     }
 
-    fn view(&self) -> CountersView {
+    pub(super) fn view(&self) -> CountersView {
         CountersView {
             rx_packets: self.rx_packets,
             rx_bytes: self.rx_bytes,
@@ -217,15 +229,15 @@ impl Control {
 
     /// `port list`.
     pub fn port_views(&self) -> Vec<PortState> {
-        let statics = self.statics_by(|e| &e.port);
+        let statics = self.statics_by(|e| e.port.as_deref());
         self.desired.port.iter().map(|p| self.port_view(p, &statics)).collect()
     }
 
     /// Static entries that are in the FDB, by what `key` says.
-    fn statics_by(&self, key: impl Fn(&StaticEntry) -> &String) -> HashMap<&str, u64> {
+    fn statics_by(&self, key: impl Fn(&StaticEntry) -> Option<&str>) -> HashMap<&str, u64> {
         let mut counts = HashMap::new();
-        for entry in self.desired.fdb.iter().filter(|e| self.statics.has(e)) {
-            *counts.entry(key(entry).as_str()).or_default() += 1;
+        for key in self.desired.fdb.iter().filter(|e| self.statics.has(e)).filter_map(key) {
+            *counts.entry(key).or_default() += 1;
         }
         counts
     }
@@ -273,7 +285,7 @@ impl Control {
 
     /// `network list`.
     pub fn network_views(&self) -> Vec<NetworkState> {
-        let statics = self.statics_by(|e| &e.network);
+        let statics = self.statics_by(|e| Some(e.network.as_str()));
         let mut ports: HashMap<&str, Vec<String>> = HashMap::new();
         for port in &self.desired.port {
             for network in port.networks() {
@@ -290,6 +302,8 @@ impl Control {
                 name: n.name.clone(),
                 tenant: n.tenant.clone(),
                 vlan: n.vlan,
+                vni: n.vni,
+                peers: n.peers.clone(),
                 ageing: vswitch_api::value::duration::format(n.ageing),
                 macs: u64::from(learnt) + statics.get(n.name.as_str()).copied().unwrap_or(0),
                 max_macs: n.max_macs,
@@ -305,14 +319,20 @@ impl Control {
     /// The query names what does not exist.
     pub fn fdb_views(&self, query: &FdbQuery) -> Result<Vec<FdbEntry>, ErrorBody> {
         let filter = self.filter(query)?;
+        let underlay = self.net_ids.get(overlay::NETWORK).map(NetId);
         let wanted = |e: &&Entry| {
-            filter.network.is_none_or(|n| n == e.network) && filter.port.is_none_or(|p| p == e.port)
+            Some(e.network) != underlay
+                && filter.network.is_none_or(|n| n == e.network)
+                && filter.port.is_none_or(|p| p == e.port)
         };
         let view = |e: &Entry| {
+            let place = self.port_ids.name(e.port.0)?;
+            let vtep = overlay::peer_of(place);
             Some(FdbEntry {
                 network: self.net_ids.name(e.network.0)?.to_owned(),
                 mac: e.mac,
-                port: self.port_ids.name(e.port.0)?.to_owned(),
+                port: vtep.is_none().then(|| place.to_owned()),
+                vtep,
                 is_static: e.is_static,
                 held: e.is_held,
                 idle_seconds: if e.is_static { 0 } else { e.idle.as_secs() },
@@ -338,6 +358,7 @@ impl Control {
                 counters: Totals::of(&record.counters, passed).view(),
             });
         }
+        self.overlay.peers().for_each(|(_, counters)| whole.add_peer(counters));
         let mut tenants: BTreeMap<String, NetworkTraffic> = BTreeMap::new();
         let mut networks = Vec::new();
         for network in &self.desired.network {

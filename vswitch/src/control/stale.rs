@@ -27,6 +27,16 @@ impl Stale {
         self.silent.insert(port);
     }
 
+    /// The port is deleted.
+    pub(super) fn on_end(&mut self, port: PortId) {
+        self.gone_ports.insert(port);
+    }
+
+    /// The port leaves a network.
+    pub(super) fn on_leaving(&mut self, port: PortId, network: NetId) {
+        self.left.insert((port, network));
+    }
+
     /// The topology becomes `new`. Everything of both has a number.
     pub(super) fn on_change(&mut self, old: &Topology, new: &Topology, ports: &Ids, networks: &Ids) {
         let network_id = |name: &str| networks.get(name).map(NetId);

@@ -9,6 +9,7 @@ use vswitch_dataplane::{Fdb, NetId, PortId};
 use vswitch_wire::{Instant, Mac};
 
 use super::ids::Ids;
+use super::overlay;
 
 /// Entries that a message names at most.
 const LISTED: usize = 3;
@@ -29,11 +30,16 @@ pub(super) struct Place<'a> {
     pub(super) now: Instant,
 }
 
+/// The name of the port where the entry is, or of the one that stands for its VTEP.
+fn place_of(entry: &StaticEntry) -> String {
+    entry.port.clone().or(entry.vtep.map(overlay::port_name)).unwrap_or_default()
+}
+
 impl StaticEntries {
     /// Takes the entries of `old` out that are not in `new`, and sets those of `new`.
     pub(super) fn replace(&mut self, old: &[StaticEntry], new: &[StaticEntry], place: Place<'_>) {
-        let kept: BTreeSet<_> = new.iter().map(|e| (&e.network, e.mac, &e.port)).collect();
-        for entry in old.iter().filter(|e| !kept.contains(&(&e.network, e.mac, &e.port))) {
+        let kept: BTreeSet<_> = new.iter().map(|e| (&e.network, e.mac, place_of(e))).collect();
+        for entry in old.iter().filter(|e| !kept.contains(&(&e.network, e.mac, place_of(e)))) {
             if let Some(network) = place.networks.get(&entry.network) {
                 place.fdb.remove(NetId(network), entry.mac);
             }
@@ -59,7 +65,7 @@ impl StaticEntries {
     }
 
     fn set(&mut self, entry: &StaticEntry, place: Place<'_>) {
-        let (network, port) = (place.networks.get(&entry.network), place.ports.get(&entry.port));
+        let (network, port) = (place.networks.get(&entry.network), place.ports.get(&place_of(entry)));
         let (Some(network), Some(port)) = (network, port) else { return };
         if place.fdb.add_static(NetId(network), entry.mac, PortId(port), place.now).is_err() {
             self.left_out.insert((entry.network.clone(), entry.mac));
@@ -91,7 +97,7 @@ mod tests {
 
     fn entry(n: u64) -> StaticEntry {
         let mac = Mac::from_u64(0x0200_0000_0000 + n);
-        StaticEntry { network: "red".to_owned(), mac, port: "a".to_owned() }
+        StaticEntry { network: "red".to_owned(), mac, port: Some("a".to_owned()), vtep: None }
     }
 
     #[test]
@@ -134,7 +140,7 @@ mod tests {
         ports.acquire("a");
         let b = PortId(ports.acquire("b"));
         let place = Place { fdb: &fdb, ports: &ports, networks: &networks, now: Instant::ZERO };
-        let (before, after) = (entry(1), StaticEntry { port: "b".to_owned(), ..entry(1) });
+        let (before, after) = (entry(1), StaticEntry { port: Some("b".to_owned()), ..entry(1) });
         let mut statics = StaticEntries::default();
         statics.replace(&[], std::slice::from_ref(&before), place);
         statics.replace(&[before], std::slice::from_ref(&after), place);

@@ -35,7 +35,12 @@ fn lab() -> Topology {
     Topology {
         network: vec![Network::new("red"), Network::new("blue")],
         port: vec![port("a"), port("b")],
-        fdb: vec![StaticEntry { network: "red".to_owned(), mac: FIXED, port: "a".to_owned() }],
+        fdb: vec![StaticEntry {
+            network: "red".to_owned(),
+            mac: FIXED,
+            port: Some("a".to_owned()),
+            vtep: None,
+        }],
         ..Topology::default()
     }
 }
@@ -52,7 +57,7 @@ impl Control {
     /// Network, port and address of every FDB entry.
     fn known(&self) -> Vec<(String, String, Mac)> {
         let all = self.fdb_views(&vswitch_api::request::FdbQuery::default()).unwrap();
-        all.into_iter().map(|e| (e.network, e.port, e.mac)).collect()
+        all.into_iter().map(|e| (e.network, e.port.unwrap(), e.mac)).collect()
     }
 
     async fn change(&mut self, edit: impl FnOnce(&mut Topology)) -> Result<Changes, ErrorBody> {

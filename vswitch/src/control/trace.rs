@@ -2,6 +2,7 @@
 
 use vswitch_api::request::Trace;
 use vswitch_api::response::{ErrorBody, ErrorCode, Outcome, TraceResult, TraceStep};
+use vswitch_dataplane::Explained;
 use vswitch_dataplane::{NetId, PortId, Verdict, egress, explain};
 use vswitch_io::{Frame, FrameClass};
 use vswitch_wire::FrameBuf;
@@ -30,7 +31,8 @@ impl Control {
         }
         frame.set_len(bytes.len());
         frame.bytes_mut().copy_from_slice(&bytes);
-        let (verdict, steps) = explain(&self.snapshot, self.clock.now(), ingress, &mut frame);
+        let Explained { verdict, ingress, steps } =
+            explain(&self.snapshot, self.clock.now(), ingress, &mut frame);
         let mut result = TraceResult {
             steps: steps
                 .iter()

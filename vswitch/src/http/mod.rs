@@ -11,10 +11,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use utoipa::OpenApi;
-use vswitch_api::request::{ApplyQuery, FdbKey, FdbQuery, ForceQuery, NewPort, PortPatch, Trace};
+use vswitch_api::request::{ApplyQuery, FdbKey, FdbQuery, ForceQuery, NewPeer, NewPort, PortPatch, Trace};
 use vswitch_api::response::{
     Changes, ErrorBody, ErrorCode, FdbEntry, Flushed, NetworkState, PortState, Problem, Stats, Status,
-    TraceResult,
+    TraceResult, VxlanState,
 };
 use vswitch_api::topology::{FileProblem, Network, StaticEntry};
 use vswitch_api::{Topology, paths, topology};
@@ -32,6 +32,9 @@ pub fn router(control: Remote) -> Router {
         .route(paths::CONFIG_DIFF, post(diff))
         .route(paths::NETWORKS, get(networks).post(add_network))
         .route(paths::NETWORK, axum::routing::delete(del_network))
+        .route(paths::PEERS, post(add_peer))
+        .route(paths::PEER, axum::routing::delete(del_peer))
+        .route(paths::VXLAN, get(vxlan))
         .route(paths::PORTS, get(ports).post(add_port))
         .route(paths::PORT, get(port).patch(set_port).delete(del_port))
         .route(paths::FDB, get(fdb).post(add_fdb).delete(del_fdb))
@@ -57,6 +60,9 @@ pub fn router(control: Remote) -> Router {
         networks,
         add_network,
         del_network,
+        add_peer,
+        del_peer,
+        vxlan,
         ports,
         add_port,
         port,
@@ -147,6 +153,32 @@ async fn add_network(State(control): State<Remote>, Body(network): Body<Network>
     responses((status = 200, body = Changes), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn del_network(State(control): State<Remote>, Path(name): Path<String>) -> Answer<Changes> {
     change(&control, Options::default(), move |t| edit::del_network(t, &name)).await
+}
+
+#[utoipa::path(post, path = paths::PEERS, params(("name" = String, Path)), request_body = NewPeer,
+    responses((status = 200, body = Changes), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn add_peer(
+    State(control): State<Remote>,
+    Path(name): Path<String>,
+    Body(peer): Body<NewPeer>,
+) -> Answer<Changes> {
+    change(&control, Options::default(), move |t| edit::add_peer(t, &name, peer.address)).await
+}
+
+#[utoipa::path(delete, path = paths::PEER, params(("name" = String, Path), ("address" = String, Path)),
+    responses((status = 200, body = Changes), (status = 404, body = ErrorBody)))]
+async fn del_peer(
+    State(control): State<Remote>,
+    Path((name, address)): Path<(String, String)>,
+) -> Answer<Changes> {
+    let invalid = || ErrorBody::new(ErrorCode::Invalid, format!("{address:?} is no IP address"), "");
+    let address = address.parse().map_err(|_| invalid())?;
+    change(&control, Options::default(), move |t| edit::del_peer(t, &name, address)).await
+}
+
+#[utoipa::path(get, path = paths::VXLAN, responses((status = 200, body = VxlanState)))]
+async fn vxlan(State(control): State<Remote>) -> Answer<VxlanState> {
+    Ok(Json(control.ask(|c| Box::pin(async { c.vxlan_view() })).await?))
 }
 
 #[utoipa::path(get, path = paths::PORTS, responses((status = 200, body = Vec<PortState>)))]

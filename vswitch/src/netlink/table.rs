@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use vswitch_wire::Mac;
 
 /// One netdev of the daemon's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Link {
     pub up: bool,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Its MAC, of Ethernet links.
+    pub mac: Option<Mac>,
     /// Its frames are Ethernet's: `lo` and tunnels of IP have others.
     pub is_ethernet: bool,
     /// The kind in `ip -d link` terms, as in `veth` or `tun`; `None` for physical devices.
@@ -127,6 +130,7 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
         name: String::new(),
         up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
         mtu: 0,
+        mac: None,
         is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         kind: None,
         controller: None,
@@ -136,6 +140,7 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Link(index) => link.lower = Some(*index).filter(|&i| i != link.index),
             LinkAttribute::Controller(index) => link.controller = Some(*index).filter(|&i| i != 0),
             LinkAttribute::LinkInfo(infos) => {
@@ -215,6 +220,7 @@ mod tests {
             name: format!("l{index}"),
             up: true,
             mtu: 1500,
+            mac: None,
             is_ethernet: true,
             kind: Some(kind.to_owned()),
             controller: None,

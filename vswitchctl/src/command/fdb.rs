@@ -7,7 +7,7 @@ use vswitch_api::response::{Changes, FdbEntry, Flushed};
 use vswitch_api::topology::StaticEntry;
 
 use super::{changes, render};
-use crate::args::Fdb;
+use crate::args::{Fdb, Place};
 use crate::failure::Failure;
 use crate::table::Table;
 
@@ -17,8 +17,8 @@ pub(crate) async fn run(client: &Client, command: Fdb, json: bool) -> Result<Str
             let entries: Vec<FdbEntry> = client.get(paths::FDB, &FdbQuery { network, port }).await?;
             render(&entries, json, |e| list(e))
         }
-        Fdb::Add { network, mac, port } => {
-            let entry = StaticEntry { network, mac, port };
+        Fdb::Add { network, mac, place: Place { port, vtep } } => {
+            let entry = StaticEntry { network, mac, port, vtep };
             let changed: Changes = client.post(paths::FDB, &(), &entry).await?;
             render(&changed, json, changes)
         }
@@ -39,7 +39,9 @@ fn list(entries: &[FdbEntry]) -> String {
         let flags = [(entry.is_static, "static"), (entry.held, "held")];
         let flags: Vec<_> = flags.iter().filter(|(is_set, _)| *is_set).map(|(_, word)| *word).collect();
         let idle = if entry.is_static { String::new() } else { format!("{}s", entry.idle_seconds) };
-        table.row([entry.network.clone(), entry.mac.to_string(), entry.port.clone(), idle, flags.join(" ")]);
+        let vtep = entry.vtep.map(|vtep| format!("vtep {vtep}"));
+        let place = entry.port.clone().or(vtep).unwrap_or_default();
+        table.row([entry.network.clone(), entry.mac.to_string(), place, idle, flags.join(" ")]);
     }
     table.to_string()
 }

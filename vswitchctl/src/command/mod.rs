@@ -7,6 +7,7 @@ pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod topology;
 pub(crate) mod trace;
+pub(crate) mod vxlan;
 
 use serde::Serialize;
 use vswitch_api::response::Changes;

@@ -12,10 +12,12 @@ use crate::table::Table;
 
 pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result<String, Failure> {
     match command {
-        Network::Add { name, vlan, vni: None, tenant, max_macs, ageing } => {
+        Network::Add { name, vlan, vni, peers, tenant, max_macs, ageing } => {
             let default = topology::Network::new(name);
             let network = topology::Network {
                 vlan,
+                vni,
+                peers,
                 tenant,
                 max_macs: max_macs.unwrap_or(default.max_macs),
                 ageing: ageing.unwrap_or(default.ageing),
@@ -36,12 +38,13 @@ pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result
 }
 
 fn list(networks: &[NetworkState]) -> String {
-    let mut table = Table::new(["NETWORK", "TENANT", "VLAN", "MACS", "MAX", "AGEING", "PORTS"]);
+    let mut table = Table::new(["NETWORK", "TENANT", "VLAN", "VNI", "MACS", "MAX", "AGEING", "PORTS"]);
     for network in networks {
         table.row([
             network.name.clone(),
             network.tenant.clone().unwrap_or_default(),
             network.vlan.map_or(String::new(), |v| v.to_string()),
+            network.vni.map_or(String::new(), |v| v.to_string()),
             network.macs.to_string(),
             network.max_macs.to_string(),
             network.ageing.clone(),

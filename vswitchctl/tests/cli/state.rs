@@ -96,6 +96,8 @@ fn networks() -> Vec<NetworkState> {
         name: name.to_owned(),
         tenant: tenant.map(str::to_owned),
         vlan: vlan.and_then(|v| Vid::new(v).ok()),
+        vni: None,
+        peers: Vec::new(),
         ageing: "300s".to_owned(),
         macs,
         max_macs: 8192,
@@ -195,7 +197,8 @@ fn fdb() -> Vec<FdbEntry> {
     let entry = |mac, is_static, held, idle_seconds| FdbEntry {
         network: "red".to_owned(),
         mac: Mac([2, 0, 0, 0, 0, mac]),
-        port: "web1".to_owned(),
+        port: Some("web1".to_owned()),
+        vtep: None,
         is_static,
         held,
         idle_seconds,

@@ -47,6 +47,8 @@ pub enum Item {
     Network,
     /// `[[port]]`.
     Port,
+    /// `[underlay]`.
+    Underlay,
     /// `[[fdb]]`.
     Fdb,
     /// `[[host]]`.
@@ -86,6 +88,7 @@ impl Item {
             Self::Switch => "switch",
             Self::Network => "network",
             Self::Port => "port",
+            Self::Underlay => "underlay",
             Self::Fdb => "fdb",
             Self::Host => "host",
         }

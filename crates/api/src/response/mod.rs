@@ -7,6 +7,7 @@ mod port;
 mod stats;
 mod status;
 mod trace;
+mod vxlan;
 
 pub use changes::{Change, Changes, FieldChange, Item, Op};
 pub use error::{ErrorBody, ErrorCode, Problem};
@@ -15,3 +16,4 @@ pub use port::{Drops, FrontEnd, LinkState, Offloads, PortCounters, PortState};
 pub use stats::{Conservation, NetworkStats, PortStats, Stats, TenantStats, Traffic};
 pub use status::{FdbTotals, Health, PortTotals, Status, Worker};
 pub use trace::{Outcome, TraceResult, TraceStep};
+pub use vxlan::{Peer, Reach, TunnelledNetwork, UnderlayState, VxlanState};

@@ -1,8 +1,10 @@
 //! Networks and their FDB.
 
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use utoipa::ToSchema;
-use vswitch_wire::{Mac, Vid};
+
+use vswitch_wire::{Mac, Vid, Vni};
 
 use crate::value;
 
@@ -17,6 +19,13 @@ pub struct NetworkState {
     #[serde(default, with = "value::vid")]
     #[schema(value_type = Option<u16>)]
     pub vlan: Option<Vid>,
+    /// What its frames have in tunnels.
+    #[serde(default, with = "value::vni")]
+    #[schema(value_type = Option<u32>)]
+    pub vni: Option<Vni>,
+    /// The other VTEPs of the network.
+    #[schema(value_type = Vec<String>)]
+    pub peers: Vec<IpAddr>,
     /// How long an unused FDB entry lives.
     #[schema(example = "300s")]
     pub ageing: String,
@@ -37,8 +46,11 @@ pub struct FdbEntry {
     #[serde(with = "value::text")]
     #[schema(value_type = String, example = "02:00:00:00:00:11")]
     pub mac: Mac,
-    /// Where it is.
-    pub port: String,
+    /// The port where it is; absent for one behind another VTEP.
+    pub port: Option<String>,
+    /// The VTEP behind which it is.
+    #[schema(value_type = Option<String>)]
+    pub vtep: Option<IpAddr>,
     /// Set by the user: never ages, never moves.
     #[serde(rename = "static")]
     pub is_static: bool,

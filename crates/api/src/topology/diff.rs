@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Host, Network, Port, StaticEntry, Switch, Topology, file};
+use super::{Host, Network, Port, StaticEntry, Switch, Topology, Underlay, file};
 use crate::response::{Change, FieldChange, Item, Op};
 
 /// One part of a topology that is added, removed or changed as a whole.
@@ -14,6 +14,8 @@ pub enum Entry {
     Network(Network),
     /// A `[[port]]`.
     Port(Port),
+    /// `[underlay]`.
+    Underlay(Underlay),
     /// A `[[fdb]]`.
     Fdb(StaticEntry),
     /// A `[[host]]`.
@@ -53,6 +55,8 @@ pub fn actions(a: &Topology, b: &Topology) -> Vec<Action> {
     }
     compare(&mut actions, &a.network, &b.network, |n| n.name.clone(), |n| Entry::Network(n.clone()));
     compare(&mut actions, &a.port, &b.port, |p| p.name.clone(), |p| Entry::Port(canonical(p)));
+    let underlay = |t: &Topology| t.underlay.clone().into_iter().collect::<Vec<_>>();
+    compare(&mut actions, &underlay(a), &underlay(b), |_| (), |u| Entry::Underlay(u.clone()));
     compare(&mut actions, &a.fdb, &b.fdb, |e| (e.network.clone(), e.mac), |e| Entry::Fdb(e.clone()));
     compare(&mut actions, &a.host, &b.host, |h| h.name.clone(), |h| Entry::Host(h.clone()));
     let (mut gone, come): (Vec<_>, Vec<_>) =
@@ -94,6 +98,7 @@ impl Entry {
             Self::Switch(_) => Item::Switch,
             Self::Network(_) => Item::Network,
             Self::Port(_) => Item::Port,
+            Self::Underlay(_) => Item::Underlay,
             Self::Fdb(_) => Item::Fdb,
             Self::Host(_) => Item::Host,
         }
@@ -104,6 +109,7 @@ impl Entry {
             Self::Switch(switch) => switch.name.clone(),
             Self::Network(network) => network.name.clone(),
             Self::Port(port) => port.name.clone(),
+            Self::Underlay(underlay) => underlay.address.to_string(),
             Self::Fdb(entry) => format!("{} {}", entry.network, entry.mac),
             Self::Host(host) => host.name.clone(),
         }
@@ -115,6 +121,7 @@ impl Entry {
             Self::Switch(switch) => (file::fields(switch), &[]),
             Self::Network(network) => (file::fields(network), &["name"]),
             Self::Port(port) => (file::fields(port), &["name"]),
+            Self::Underlay(underlay) => (file::fields(underlay), &[]),
             Self::Fdb(entry) => (file::fields(entry), &["network", "mac"]),
             Self::Host(host) => (file::fields(host), &["name"]),
         };

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::trunk::Translated;
-use super::{Host, Network, Port, StaticEntry, Storm, Switch, Topology};
+use super::{Host, Network, Port, StaticEntry, Storm, Switch, Topology, Underlay};
 
 /// The tables of a topology file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(super) enum Table {
     Port,
     Storm,
     TrunkEntry,
+    Underlay,
     Fdb,
     Host,
 }
@@ -52,6 +53,7 @@ impl Table {
             Self::Port => keys_of::<Port>(),
             Self::Storm => keys_of::<Storm>(),
             Self::TrunkEntry => keys_of::<Translated>(),
+            Self::Underlay => keys_of::<Underlay>(),
             Self::Fdb => keys_of::<StaticEntry>(),
             Self::Host => keys_of::<Host>(),
         }
@@ -60,11 +62,11 @@ impl Table {
     /// Keys of the public contract that this version does not deliver.
     fn later(self) -> &'static [&'static str] {
         match self {
-            Self::Top => &["bond", "underlay", "service", "mirror"],
+            Self::Top => &["bond", "service", "mirror"],
             Self::Switch => &["metrics"],
-            Self::Network => &["vni", "peers", "address"],
+            Self::Network => &["address"],
             Self::Port => &["security", "rate"],
-            Self::Storm | Self::TrunkEntry | Self::Fdb | Self::Host => &[],
+            Self::Storm | Self::TrunkEntry | Self::Underlay | Self::Fdb | Self::Host => &[],
         }
     }
 
@@ -73,6 +75,7 @@ impl Table {
             (Self::Top, "switch") => Below::One(Self::Switch),
             (Self::Top, "network") => Below::List(Self::Network),
             (Self::Top, "port") => Below::List(Self::Port),
+            (Self::Top, "underlay") => Below::One(Self::Underlay),
             (Self::Top, "fdb") => Below::List(Self::Fdb),
             (Self::Top, "host") => Below::List(Self::Host),
             (Self::Port, "storm") => Below::One(Self::Storm),

@@ -6,13 +6,14 @@
 //! Parse ([`load`]) -> [`check`] -> compile (the daemon's) -> [`diff`] -> apply (the daemon's). Everything
 //! here is pure, but for [`read`], which loads a file. Field names are snake_case in JSON and kebab-case in TOML.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
-use vswitch_wire::{Mac, Vid};
+use vswitch_wire::{Mac, Vid, Vni};
 
 use crate::value::{self, Cidr, Pps};
 
@@ -21,11 +22,13 @@ mod diff;
 mod file;
 mod keys;
 mod trunk;
+mod underlay;
 
 pub use check::check;
 pub use diff::{Action, Entry, actions, diff};
 pub use file::{FileProblem, ReadError, load, read, to_toml};
 pub use trunk::TrunkEntry;
+pub use underlay::{PEER_ENTRIES_MAX, PEERS_MAX, Underlay};
 
 /// The most ports of one switch.
 pub const PORTS_MAX: usize = 4096;
@@ -64,6 +67,9 @@ pub struct Topology {
     pub network: Vec<Network>,
     /// Attachment points.
     pub port: Vec<Port>,
+    /// Where tunnels to other switches begin; absent: there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub underlay: Option<Underlay>,
     /// Static entries of the forwarding database.
     pub fdb: Vec<StaticEntry>,
     /// Hosts of a lab. The daemon ignores them; `vswitchctl lab` makes a network namespace of each.
@@ -121,6 +127,19 @@ pub struct Network {
     #[serde(default, with = "value::vid", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 4094)]
     pub vlan: Option<Vid>,
+    /// The VXLAN network identifier, 0 to 16777215: what tells its frames from others in a tunnel.
+    #[serde(default, with = "value::vni", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, maximum = 16_777_215)]
+    pub vni: Option<Vni>,
+    /// The other VTEPs of the network: what is flooded goes to each of them, and nobody else's frames are taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, example = json!(["192.0.2.2"]))]
+    pub peers: Vec<IpAddr>,
+    /// MACs behind other VTEPs are learnt from the frames that come from there. Without it static entries alone say what is
+    /// behind which.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    #[schema(default = true)]
+    pub remote_learning: bool,
     /// Most MACs learnt here. Beyond it the largest port's oldest entries make room.
     #[serde(default = "network_macs_default", skip_serializing_if = "is_network_macs_default")]
     #[schema(minimum = 1)]
@@ -139,10 +158,17 @@ impl Network {
             name: name.into(),
             tenant: None,
             vlan: None,
+            vni: None,
+            peers: Vec::new(),
+            remote_learning: true,
             max_macs: NETWORK_MACS_DEFAULT,
             ageing: AGEING_DEFAULT,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn network_macs_default() -> u32 {
@@ -386,8 +412,13 @@ pub struct StaticEntry {
     #[serde(with = "value::text")]
     #[schema(value_type = String, example = "02:00:00:00:00:11")]
     pub mac: Mac,
-    /// Where it is; the port carries the network.
-    pub port: String,
+    /// Where it is: a port that carries the network...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// ...or a peer of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "192.0.2.2")]
+    pub vtep: Option<IpAddr>,
 }
 
 /// A host of a lab: a network namespace with a veth into the switch.

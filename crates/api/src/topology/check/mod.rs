@@ -4,6 +4,7 @@
 //! be of any size.
 
 mod port;
+mod underlay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -47,6 +48,7 @@ pub(super) fn find(topology: &Topology) -> Found {
     checker.check_switch(&topology.switch);
     checker.check_networks(&topology.network);
     checker.check_ports(&topology.port);
+    checker.check_tunnels(topology);
     checker.check_static_entries(&topology.fdb, &topology.port);
     checker.check_hosts(&topology.host);
     checker.found
@@ -202,16 +204,7 @@ impl Checker<'_> {
         for (i, entry) in entries.iter().enumerate() {
             let path = format!("fdb[{i}]");
             self.check_network(format!("{path}.network"), &entry.network);
-            let has_port = self.check_port(format!("{path}.port"), &entry.port).is_some();
-            let is_member = members.contains(&(entry.port.as_str(), entry.network.as_str()));
-            if has_port && !is_member && self.networks.contains_key(entry.network.as_str()) {
-                let what = format!("port {:?} does not carry network {:?}", entry.port, entry.network);
-                self.report(
-                    format!("{path}.port"),
-                    what,
-                    "name a port of this network, or add the network to the port",
-                );
-            }
+            self.check_place(&path, entry, &members);
             if !entry.mac.is_unicast() {
                 let what = format!("{} is no address of one station", entry.mac);
                 let mend = "use an individual address: not zero, the first octet even";
@@ -225,6 +218,35 @@ impl Checker<'_> {
                     what,
                     "keep one of them: an address has one place in a network",
                 );
+            }
+        }
+    }
+
+    /// A static entry is at a port of its network, or behind a peer of it.
+    fn check_place(&mut self, path: &str, entry: &StaticEntry, members: &BTreeSet<(&str, &str)>) {
+        let network = self.networks.get(entry.network.as_str()).copied();
+        match (&entry.port, entry.vtep) {
+            (Some(port), None) => {
+                let has_port = self.check_port(format!("{path}.port"), port).is_some();
+                let is_member = members.contains(&(port.as_str(), entry.network.as_str()));
+                if has_port && !is_member && network.is_some() {
+                    let what = format!("port {port:?} does not carry network {:?}", entry.network);
+                    let mend = "name a port of this network, or add the network to the port";
+                    self.report(format!("{path}.port"), what, mend);
+                }
+            }
+            (None, Some(vtep)) => {
+                if network.is_some_and(|n| !n.peers.contains(&vtep)) {
+                    let what = format!("{vtep} is no peer of network {:?}", entry.network);
+                    self.report(format!("{path}.vtep"), what, "add it to the network's peers");
+                }
+            }
+            (Some(_), Some(_)) => {
+                let what = "an address is either at a port or behind a VTEP";
+                self.report(format!("{path}.vtep"), what, "keep port or vtep");
+            }
+            (None, None) => {
+                self.report(path, "the entry says not where the address is", "add port or vtep");
             }
         }
     }
@@ -256,7 +278,7 @@ impl Checker<'_> {
 
 /// The networks that each port carries, of the ports that `entries` name.
 fn memberships_of<'t>(ports: &'t [Port], entries: &[StaticEntry]) -> BTreeSet<(&'t str, &'t str)> {
-    let named: BTreeSet<&str> = entries.iter().map(|e| e.port.as_str()).collect();
+    let named: BTreeSet<&str> = entries.iter().filter_map(|e| e.port.as_deref()).collect();
     let named = ports.iter().filter(|p| named.contains(p.name.as_str()));
     named.flat_map(|p| p.networks().map(|network| (p.name.as_str(), network))).collect()
 }

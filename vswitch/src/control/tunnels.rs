@@ -1,0 +1,93 @@
+//! What control knows of the underlay: its port, and `vxlan show`.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use vswitch_api::response::{Peer, Reach, TunnelledNetwork, UnderlayState, VxlanState};
+use vswitch_dataplane::{PortCounters, PortId};
+use vswitch_io::Kind;
+use vswitch_wire::Mac;
+
+use super::compile::{self, DeviceInput};
+use super::overlay::{self, Uplink};
+use super::record::PortRecord;
+use super::report::Totals;
+use super::{Control, by_name};
+
+/// A MAC of the switch's own (locally administered), the same after every start.
+fn own_mac(switch: &str, what: &str) -> Mac {
+    let mut hasher = DefaultHasher::new();
+    (switch, what).hash(&mut hasher);
+    let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
+    Mac([0x02, a, b, c, d, e])
+}
+
+impl Control {
+    /// The underlay's port, as it is now; `None` without an underlay.
+    pub(super) fn uplink(&self) -> Option<Uplink> {
+        let underlay = self.desired.underlay.as_ref()?;
+        let config = *by_name(&self.desired.port).get(underlay.port.as_str())?;
+        let port = PortId(self.port_ids.get(&underlay.port)?);
+        let device = self.ports.get(&underlay.port).and_then(PortRecord::device);
+        let input = device.map(|d| DeviceInput { facts: &d.facts, up: d.up, mtu: d.mtu });
+        // A netdev's own MAC passes every filter on the way. A tap's belongs to whoever is at its other end.
+        let is_ours = device.is_some_and(|d| matches!(d.facts.kind, Kind::Xdp | Kind::Packet));
+        let link = config.netdev().filter(|_| is_ours).and_then(|netdev| self.links.table().by_name(netdev));
+        let netdev_mac = link.and_then(|link| link.mac).filter(|mac| mac.is_unicast());
+        Some(Uplink {
+            port,
+            mac: netdev_mac.unwrap_or_else(|| own_mac(&self.desired.switch.name, overlay::NETWORK)),
+            up: input.as_ref().is_some_and(|d| d.up),
+            mtu: input.map(|d| compile::effective_mtu(config, &d)),
+        })
+    }
+
+    /// `vxlan show`.
+    pub fn vxlan_view(&self) -> VxlanState {
+        let parts = self.desired.underlay.as_ref().zip(self.uplink());
+        let inner_mtu = parts.as_ref().and_then(|(underlay, uplink)| uplink.inner_mtu(underlay));
+        let networks = self.desired.network.iter().filter(|network| network.vni.is_some());
+        let network = |n: &vswitch_api::topology::Network| TunnelledNetwork {
+            name: n.name.clone(),
+            vni: n.vni,
+            peers: n.peers.clone(),
+            mtu: inner_mtu,
+        };
+        let underlay = parts.map(|(underlay, uplink)| UnderlayState {
+            address: underlay.address,
+            mac: uplink.mac,
+            port: underlay.port.clone(),
+            vlan: underlay.vlan,
+            gateway: underlay.gateway,
+            udp_port: underlay.udp_port,
+            up: uplink.up,
+            mtu: uplink.mtu,
+        });
+        VxlanState {
+            underlay,
+            networks: networks.map(network).collect(),
+            peers: self.overlay.peers().map(|(peer, counters)| self.peer_view(peer, counters)).collect(),
+        }
+    }
+
+    fn peer_view(&self, address: std::net::IpAddr, counters: &[PortCounters]) -> Peer {
+        let next_hop = self.desired.underlay.as_ref().and_then(|underlay| underlay.next_hop(address));
+        let mac = next_hop.and_then(|hop| self.overlay.next_hop_mac(hop));
+        let reach = match (self.uplink(), mac) {
+            (Some(Uplink { up: true, .. }), Some(_)) => Reach::Resolved,
+            (Some(Uplink { up: true, .. }), None) => Reach::Resolving,
+            _ => Reach::Down,
+        };
+        let id = self.port_ids.get(&overlay::port_name(address)).map(PortId);
+        let entries =
+            self.desired.fdb.iter().filter(|e| e.vtep == Some(address) && self.statics.has(e)).count();
+        Peer {
+            address,
+            reach,
+            next_hop,
+            mac: mac.map(|mac| mac.to_string()),
+            networks: self.desired.network.iter().filter(|n| n.peers.contains(&address)).count() as u64,
+            macs: id.map_or(0, |id| u64::from(self.fdb.learnt_at(id))) + entries as u64,
+            counters: Totals::of(counters, Default::default()).view(),
+        }
+    }
+}
