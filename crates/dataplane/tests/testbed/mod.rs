@@ -13,7 +13,7 @@ use vswitch_dataplane::{
     TrunkEntry, Verdict, egress, tunnel,
 };
 use vswitch_wire::testing::{FrameBuilder, VecFrame, frame};
-use vswitch_wire::{Caps, FrameBuf, Instant, Mac, Vid, vlan};
+use vswitch_wire::{Caps, FrameBuf, Instant, Mac, Segmenter, Vid, vlan};
 
 pub const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
 pub const B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
@@ -161,26 +161,41 @@ impl Switch {
                 counters.replicated.add(1);
             }
             let mut copy = frame.clone();
-            let prepared = match egress::prepare(&self.snapshot, network, ingress, id, &mut copy) {
-                Ok(Egress::Ready | Egress::Segment) => Ok(id),
-                Ok(Egress::Encapsulate) => {
-                    let sent = tunnel::encapsulate(&self.snapshot, network, id, &mut copy);
-                    sent.and_then(|port| port.ok_or(Reason::NoNeighbour))
-                }
+            let left = match egress::prepare(&self.snapshot, network, ingress, id, &mut copy) {
+                Ok(Egress::Segment) if tunnel::of(&self.snapshot, id).is_some() => segments(&copy),
+                Ok(_) => Ok(vec![copy]),
                 Err(reason) => Err(reason),
             };
-            match prepared {
-                Ok(port) => {
-                    self.snapshot.port(port).unwrap().counters[0].tx_packets.add(1);
-                    outcome.out.push((port.0, copy.bytes().to_vec()));
-                }
-                Err(reason) => {
-                    counters.drop(reason, 1);
-                    outcome.lost.push((id.0, reason));
-                }
+            let left = left.unwrap_or_else(|reason| {
+                counters.drop(reason, 1);
+                outcome.lost.push((id.0, reason));
+                Vec::new()
+            });
+            counters.replicated.add(left.len().saturating_sub(1) as u64);
+            for frame in left {
+                self.send(&mut outcome, network, id, frame);
             }
         }
         outcome
+    }
+
+    /// The last step of a frame that leaves by `port`, by the underlay where that is a tunnel.
+    fn send(&self, outcome: &mut Outcome, network: NetId, port: PortId, mut frame: VecFrame) {
+        let sent = match tunnel::of(&self.snapshot, port) {
+            Some(_) => tunnel::encapsulate(&self.snapshot, network, port, &mut frame)
+                .and_then(|underlay| underlay.ok_or(Reason::NoNeighbour)),
+            None => Ok(port),
+        };
+        match sent {
+            Ok(by) => {
+                self.snapshot.port(by).unwrap().counters[0].tx_packets.add(1);
+                outcome.out.push((by.0, frame.bytes().to_vec()));
+            }
+            Err(reason) => {
+                self.snapshot.port(port).unwrap().counters[0].drop(reason, 1);
+                outcome.lost.push((port.0, reason));
+            }
+        }
     }
 
     /// Bytes counted as received by a port.
@@ -203,6 +218,18 @@ impl Switch {
         }
         assert_eq!(had, went, "frames had and frames accounted for");
     }
+}
+
+/// The segments of a GSO frame, all work done.
+fn segments(whole: &VecFrame) -> Result<Vec<VecFrame>, Reason> {
+    let cut = Segmenter::new(whole.bytes(), &whole.meta().offload);
+    let mut cut = cut.map_err(|_| Reason::BadSegmentation)?;
+    let mut buffer = vec![0; cut.longest()];
+    let mut segments = Vec::new();
+    while let Some((len, _)) = cut.next_into(&mut buffer, true) {
+        segments.push(VecFrame::new(&buffer[..len]));
+    }
+    Ok(segments)
 }
 
 /// A tag's PCP and VLAN ID as a TCI.
