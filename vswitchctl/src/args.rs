@@ -132,6 +132,12 @@ pub(crate) enum Network {
         /// Another VTEP of it; may be given several times
         #[arg(long = "peer", value_name = "IP")]
         peers: Vec<IpAddr>,
+        /// Whoever sends frames of it becomes a peer
+        #[arg(long)]
+        peers_any: bool,
+        /// Static entries alone say which MAC is behind which peer
+        #[arg(long)]
+        no_remote_learning: bool,
         /// Its owner
         #[arg(long)]
         tenant: Option<String>,

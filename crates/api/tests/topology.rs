@@ -30,14 +30,16 @@ fn network() -> impl Strategy<Value = Network> {
         of((0..1u32 << 24).prop_map(|n| vswitch_wire::Vni::new(n).unwrap())),
         vec(any::<IpAddr>(), 0..3),
         any::<bool>(),
+        any::<bool>(),
     );
     (name("net"), of(name("tenant")), of(vid()), tunnels, 1..10_000u32, 1_000..100_000_000u64).prop_map(
-        |(name, tenant, vlan, (vni, peers, remote_learning), max_macs, ageing_ms)| Network {
+        |(name, tenant, vlan, (vni, peers, peers_any, remote_learning), max_macs, ageing_ms)| Network {
             name,
             tenant,
             vlan,
             vni,
             peers,
+            peers_any,
             remote_learning,
             max_macs,
             ageing: Duration::from_millis(ageing_ms),

@@ -9,7 +9,7 @@ use vswitch_wire::{FrameBuf, Instant, Mac};
 
 use crate::egress::{Egress, plan};
 use crate::fdb::Learn;
-use crate::pipeline::{self, Effects};
+use crate::pipeline::{self, Effects, Stranger};
 use crate::storm::Class;
 use crate::vector::{Context, Slot, Vector};
 use crate::{NetId, PortId, Reason, Snapshot, Verdict};
@@ -119,6 +119,10 @@ impl Effects for Words {
 
     fn may_flood(&mut self, _cx: &Context<'_>, _class: Class, _frames: u32) -> bool {
         true
+    }
+
+    fn meet(&mut self, stranger: Stranger) {
+        self.say("tunnel", || format!("{} becomes a peer", stranger.address));
     }
 
     fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String) {

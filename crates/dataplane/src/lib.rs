@@ -41,7 +41,7 @@ pub use egress::Egress;
 pub use explain::{Explained, Step, explain};
 pub use fdb::Fdb;
 pub use id::{NetId, PortId};
-pub use pipeline::{BATCH_MAX, Batch, Pipeline, Verdict};
+pub use pipeline::{BATCH_MAX, Batch, Pipeline, Stranger, Verdict};
 pub use reason::Reason;
 pub use snapshot::{Attachment, EgressVlan, Network, Port, Snapshot, Storm, Trunk, TrunkEntry};
 pub use tunnel::{Tunnel, Underlay};

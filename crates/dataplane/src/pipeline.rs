@@ -9,6 +9,7 @@
 //! destinations are looked up, so a frame to a station whose first frame is in the same batch finds it.
 
 use alloc::string::String;
+use core::net::IpAddr;
 
 use vswitch_wire::{FrameBuf, Instant};
 
@@ -62,6 +63,15 @@ pub struct Batch<'a, F> {
     pub verdicts: &'a mut [Verdict],
 }
 
+/// A VTEP that is no peer of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// The VTEP.
+    pub address: IpAddr,
+    /// The network of a frame from it.
+    pub network: NetId,
+}
+
 /// What the steps do to the world beside their verdicts.
 pub(crate) trait Effects {
     /// Learns that the frame's source is behind the port that the batch came in by.
@@ -71,6 +81,8 @@ pub(crate) trait Effects {
     /// Whether the ingress port's limit lets one more frame of this class be flooded, which stands for `frames` on
     /// the wire.
     fn may_flood(&mut self, cx: &Context<'_>, class: Class, frames: u32) -> bool;
+    /// A VTEP that is no peer sends frames of a network where anyone may be one.
+    fn meet(&mut self, stranger: Stranger);
     /// Says what `stage` decided.
     fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String);
 }
@@ -93,13 +105,20 @@ pub struct Pipeline {
     worker: usize,
     policer: Policer,
     slots: [Slot; BATCH_MAX],
+    stranger: Option<Stranger>,
 }
 
 impl Pipeline {
     /// The pipeline of the worker with this index (its counters' position).
     #[must_use]
     pub fn new(worker: usize) -> Self {
-        Self { worker, policer: Policer::default(), slots: [Slot::EMPTY; BATCH_MAX] }
+        Self { worker, policer: Policer::default(), slots: [Slot::EMPTY; BATCH_MAX], stranger: None }
+    }
+
+    /// The last VTEP that would have become a peer, where its network lets anyone. Its frames are dropped as those of an
+    /// unknown peer until a snapshot has it.
+    pub fn take_stranger(&mut self) -> Option<Stranger> {
+        self.stranger.take()
     }
 
     /// Decides every frame of `batch`: on return none is [`Verdict::Pending`], an 802.1Q tag is in the
@@ -116,7 +135,8 @@ impl Pipeline {
             return batch.verdicts.fill(Verdict::Drop(Reason::PortGone));
         };
         let cx = Context { snapshot, now, ingress, port, network };
-        let mut live = Live { buckets: self.policer.buckets(ingress), counters };
+        let buckets = self.policer.buckets(ingress);
+        let mut live = Live { buckets, counters, stranger: &mut self.stranger };
         let chunks = batch.frames.chunks_mut(BATCH_MAX).zip(batch.verdicts.chunks_mut(BATCH_MAX));
         for (frames, verdicts) in chunks {
             let slots = &mut self.slots[..frames.len()];
@@ -133,6 +153,7 @@ impl Pipeline {
 struct Live<'a> {
     buckets: &'a mut [Bucket; Class::COUNT],
     counters: &'a PortCounters,
+    stranger: &'a mut Option<Stranger>,
 }
 
 impl Effects for Live<'_> {
@@ -155,6 +176,10 @@ impl Effects for Live<'_> {
     #[inline]
     fn may_flood(&mut self, cx: &Context<'_>, class: Class, frames: u32) -> bool {
         class.limit(&cx.port.storm).is_none_or(|rate| self.buckets[class.index()].take(rate, frames, cx.now))
+    }
+
+    fn meet(&mut self, stranger: Stranger) {
+        *self.stranger = Some(stranger);
     }
 
     #[inline]

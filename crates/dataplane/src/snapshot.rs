@@ -110,6 +110,8 @@ pub struct Network {
     pub vni: Option<Vni>,
     /// Sources of frames out of tunnels are learnt.
     pub learns_remote: bool,
+    /// VTEPs that are no peers yet are to become some ([`crate::Pipeline::take_stranger`]).
+    pub any_peer: bool,
     /// One for each worker, in their order.
     pub counters: Arc<[NetworkCounters]>,
 }
@@ -195,7 +197,15 @@ impl Network {
     /// A network with no member yet; [`Snapshot::new`] fills them in.
     #[must_use]
     pub fn new(max_macs: u32, ageing: Duration, counters: Arc<[NetworkCounters]>) -> Self {
-        Self { members: Box::default(), max_macs, ageing, vni: None, learns_remote: true, counters }
+        Self {
+            members: Box::default(),
+            max_macs,
+            ageing,
+            vni: None,
+            learns_remote: true,
+            any_peer: false,
+            counters,
+        }
     }
 
     /// Ports that belong to the network, ascending.

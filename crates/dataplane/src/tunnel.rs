@@ -16,7 +16,7 @@ use vswitch_wire::checksum::Sum;
 use vswitch_wire::classify::{IpVersion, Layers, classify, protocol};
 use vswitch_wire::{FrameBuf, Mac, Vni, ecn, ipv4, ipv6, udp, vxlan};
 
-use crate::pipeline::Effects;
+use crate::pipeline::{Effects, Stranger};
 use crate::vector::{Context, Vector};
 use crate::{Attachment, EgressVlan, NetId, PortId, Reason, Snapshot, Verdict};
 pub use encapsulate::{Outer, Outgoing, encapsulate};
@@ -130,7 +130,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
         if slot.network != Some(underlay.network) || slot.destination != underlay.mac {
             continue;
         }
-        match open(cx.snapshot, underlay, frame) {
+        match open(cx.snapshot, underlay, frame, effects) {
             Ok(None) => {}
             Ok(Some((network, peer))) => {
                 slot.verdict = Verdict::Decapsulated { network, peer };
@@ -149,6 +149,7 @@ fn open<F: FrameBuf>(
     snapshot: &Snapshot,
     underlay: &Underlay,
     frame: &mut F,
+    effects: &mut impl Effects,
 ) -> Result<Option<(NetId, PortId)>, Reason> {
     let bytes = frame.bytes();
     let Ok(layers) = classify(bytes) else { return Ok(None) };
@@ -161,11 +162,14 @@ fn open<F: FrameBuf>(
     let payload = datagram.get(udp::HEADER_LEN..header.len()).unwrap_or_default();
     let vni = vxlan::vni(payload).map_err(|_| Reason::VxlanBadHeader)?;
     let network = underlay.networks.get(u128::from(vni.get())).ok_or(Reason::VxlanUnknownVni)?;
-    let peer = underlay.peers.get(key(outer.source)).ok_or(Reason::VxlanUnknownPeer)?;
-    let is_of_network = snapshot.port(peer).is_some_and(|p| p.egress_vlan(network) != EgressVlan::NotMember);
-    if !is_of_network {
+    let is_of_network =
+        |peer: &PortId| snapshot.port(*peer).is_some_and(|p| p.egress_vlan(network) != EgressVlan::NotMember);
+    let Some(peer) = underlay.peers.get(key(outer.source)).filter(is_of_network) else {
+        if snapshot.network(network).is_some_and(|n| n.any_peer) {
+            effects.meet(Stranger { address: outer.source, network });
+        }
         return Err(Reason::VxlanUnknownPeer);
-    }
+    };
     let start = layers.l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
     let end = layers.l4 + header.len();
     take_out(frame, start, end)?;

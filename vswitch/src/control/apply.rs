@@ -13,7 +13,7 @@ use vswitch_io::tap;
 use super::backing::Backing;
 use super::device::{self, Closing, Fresh, NotOpened};
 use super::edit;
-use super::overlay::{self, Overlay};
+use super::overlay;
 use super::record::PortRecord;
 use super::{Control, by_name, compile, safety};
 
@@ -272,7 +272,8 @@ impl Control {
         let old = std::mem::replace(&mut self.desired, next.clone());
         self.add_records(&next, guarded);
         self.stale.on_change(&old, &next, &self.port_ids, &self.net_ids);
-        Overlay::mark_stale(&mut self.stale, &old, &next, &self.port_ids, &self.net_ids);
+        let ids = (&self.port_ids, &self.net_ids);
+        self.overlay.on_change(&mut self.stale, (&old, &next), ids);
         // A port that changes its device has the old one still, unless it was in the way of another.
         let changed: Vec<String> = prepared.iter().map(|p| p.config.name.clone()).collect();
         self.detach(&changed, "its device changes").await;

@@ -73,6 +73,7 @@ pub(super) fn snapshot<'a>(
         known.insert(network.name.as_str(), (NetId(id), network.vlan));
         let mut made = Network::new(network.max_macs, network.ageing, net_counters(&network.name));
         (made.vni, made.learns_remote) = (network.vni, network.remote_learning);
+        made.any_peer = network.peers_any;
         networks[usize::from(id)] = Some(made);
     }
     let underlay = desired.underlay.as_ref().zip(net_ids.get(overlay::NETWORK).map(NetId));
@@ -108,7 +109,7 @@ fn port(input: PortInput<'_>, networks: &Known<'_>, underlay: UnderlayInput<'_>)
     // A port that waits takes no frame; the usual MTU is for `trace` alone.
     let mtu = device.as_ref().map_or(1500, |d| effective_mtu(config, d));
     Port {
-        attachment: attachment(config, networks, underlay),
+        attachment: attachment(config, networks, underlay.filter(|(u, _)| has_tags(u, device.as_ref()))),
         isolated: config.isolated,
         up: device.as_ref().is_some_and(|d| d.up),
         max_frame: mtu + ETHERNET_HEADER,
@@ -122,6 +123,11 @@ fn port(input: PortInput<'_>, networks: &Known<'_>, underlay: UnderlayInput<'_>)
         },
         counters: input.counters,
     }
+}
+
+/// Whether the underlay can be told from others by its tag, where it has one.
+pub(super) fn has_tags(underlay: &topology::Underlay, device: Option<&DeviceInput<'_>>) -> bool {
+    underlay.vlan.is_none() || device.is_none_or(|d| d.facts.vlan.is_ok())
 }
 
 fn attachment(config: &topology::Port, networks: &Known<'_>, underlay: UnderlayInput<'_>) -> Attachment {

@@ -243,7 +243,10 @@ impl Control {
     }
 
     pub(super) async fn on_worker_event(&mut self, event: Event) {
-        let Event::PortLost { port, attachment, error } = event;
+        let (port, attachment, error) = match event {
+            Event::PortLost { port, attachment, error } => (port, attachment, error),
+            Event::Stranger(stranger) => return self.on_stranger(stranger).await,
+        };
         let Some(name) = self.port_ids.name(port.0).map(str::to_owned) else { return };
         // Netlink may have been faster, and every worker of the port tells it.
         let Some(device) = self.device(&name).filter(|d| d.attachment == attachment) else { return };

@@ -248,6 +248,7 @@ impl Control {
                 _ = devices.tick() => {
                     self.check_devices().await;
                     self.retry_static_entries();
+                    self.age_guests().await;
                 }
             }
         };

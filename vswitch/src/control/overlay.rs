@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use vswitch_api::Topology;
-use vswitch_api::topology::Underlay;
+use vswitch_api::topology::{PEERS_MAX, Underlay};
 use vswitch_dataplane::tunnel::{self, Outer, Outgoing};
 use vswitch_dataplane::{Attachment, NetId, Port, PortCounters, PortId, Storm, TrunkEntry, Tunnel};
 use vswitch_wire::{Caps, Mac, Vni};
@@ -28,11 +28,11 @@ pub(super) fn peer_of(port_name: &str) -> Option<IpAddr> {
     port_name.strip_prefix("vtep ")?.parse().ok()
 }
 
-/// The VTEPs that are peers of any network, where there is an underlay.
-fn peers_of(topology: &Topology) -> BTreeSet<IpAddr> {
-    let networks = topology.network.iter().filter(|_| topology.underlay.is_some());
-    networks.flat_map(|network| network.peers.iter().copied()).collect()
-}
+/// A VTEP as a peer of a network by name, which nobody configured: it sent a frame.
+type Guest = (IpAddr, String);
+
+/// Seconds that a guest stays with nothing known behind it.
+const GUEST_IDLE: u32 = 60;
 
 /// The peers of all networks.
 #[derive(Default)]
@@ -40,6 +40,8 @@ pub(super) struct Overlay {
     peers: BTreeMap<IpAddr, Arc<[PortCounters]>>,
     /// The MACs of next hops, where they are known.
     hops: BTreeMap<IpAddr, Mac>,
+    /// Those that became peers by themselves, and how long nothing was known behind each, in seconds.
+    guests: BTreeMap<Guest, u32>,
 }
 
 /// The underlay's port, as far as tunnels depend on it.
@@ -63,41 +65,112 @@ impl Uplink {
 }
 
 impl Overlay {
+    /// The networks of each peer, where there is an underlay.
+    fn memberships<'t>(&'t self, topology: &'t Topology) -> BTreeMap<IpAddr, BTreeSet<&'t str>> {
+        let mut all: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+        for network in topology.network.iter().filter(|_| topology.underlay.is_some()) {
+            for peer in &network.peers {
+                all.entry(*peer).or_default().insert(&network.name);
+            }
+        }
+        for (peer, network) in self.guests.keys() {
+            all.entry(*peer).or_default().insert(network);
+        }
+        all
+    }
+
+    /// Whether the VTEP may become a peer of the network without being asked.
+    fn is_welcome(topology: &Topology, (peer, network): &Guest) -> bool {
+        let network = topology.network.iter().find(|n| n.name == *network);
+        let is_reached = |underlay: &Underlay| {
+            let own = underlay.address.address;
+            own != *peer && own.is_ipv4() == peer.is_ipv4() && underlay.next_hop(*peer).is_some()
+        };
+        network.is_some_and(|n| n.peers_any && n.vni.is_some() && !n.peers.contains(peer))
+            && topology.underlay.as_ref().is_some_and(is_reached)
+    }
+
+    /// Takes a VTEP in that nobody configured; false where it is none, or there are too many.
+    pub(super) fn admit(&mut self, topology: &Topology, peer: IpAddr, network: &str) -> bool {
+        let guest = (peer, network.to_owned());
+        let is_known = self.peers.contains_key(&peer);
+        if !Self::is_welcome(topology, &guest) || (!is_known && self.peers.len() >= PEERS_MAX) {
+            return false;
+        }
+        self.guests.insert(guest, 0).is_none()
+    }
+
+    /// A second has passed: guests with nothing behind them for long leave; true when one did. `learnt` says how many MACs are
+    /// known at a port.
+    pub(super) fn age_guests(
+        &mut self,
+        stale: &mut Stale,
+        port_ids: &Ids,
+        learnt: impl Fn(PortId) -> u32,
+    ) -> bool {
+        let port = |peer: &IpAddr| port_ids.get(&port_name(*peer)).map(PortId);
+        let before = self.guests.len();
+        self.guests.retain(|(peer, _), idle| {
+            let is_used = port(peer).is_some_and(|port| learnt(port) > 0);
+            *idle = if is_used { 0 } else { *idle + 1 };
+            if *idle > GUEST_IDLE {
+                // Nothing is known behind it, in any network.
+                port(peer).into_iter().for_each(|port| stale.on_silence(port));
+            }
+            *idle <= GUEST_IDLE
+        });
+        self.guests.len() < before
+    }
+
     /// Gives every peer of `next` a port's number, and counters.
     pub(super) fn add_peers(&mut self, next: &Topology, port_ids: &mut Ids, workers: usize) {
-        for peer in peers_of(next) {
+        let all: Vec<IpAddr> = self.memberships(next).into_keys().collect();
+        for peer in all {
             port_ids.acquire(&port_name(peer));
             self.peers.entry(peer).or_insert_with(|| compile::counters(workers));
         }
     }
 
-    /// What was learnt behind peers that go, or that leave a network, is stale.
-    pub(super) fn mark_stale(stale: &mut Stale, old: &Topology, new: &Topology, ports: &Ids, networks: &Ids) {
-        let port = |peer: &IpAddr| ports.get(&port_name(*peer)).map(PortId);
-        let after = peers_of(new);
-        peers_of(old).difference(&after).filter_map(port).for_each(|gone| stale.on_end(gone));
-        let now: BTreeMap<&str, &[IpAddr]> =
-            new.network.iter().map(|n| (n.name.as_str(), n.peers.as_slice())).collect();
-        for before in &old.network {
-            let (Some(now), Some(network)) = (now.get(before.name.as_str()), networks.get(&before.name))
-            else {
+    /// The topology becomes `new`. What was learnt behind peers that go, or that leave a network, is stale.
+    pub(super) fn on_change(
+        &mut self,
+        stale: &mut Stale,
+        (old, new): (&Topology, &Topology),
+        (ports, networks): (&Ids, &Ids),
+    ) {
+        let owned = |all: BTreeMap<IpAddr, BTreeSet<&str>>| -> BTreeMap<IpAddr, BTreeSet<String>> {
+            all.into_iter().map(|(peer, of)| (peer, of.into_iter().map(str::to_owned).collect())).collect()
+        };
+        let before = owned(self.memberships(old));
+        self.guests.retain(|guest, _| Self::is_welcome(new, guest));
+        let after = self.memberships(new);
+        for (peer, of) in before {
+            let Some(port) = ports.get(&port_name(peer)).map(PortId) else { continue };
+            let Some(now) = after.get(&peer) else {
+                stale.on_end(port);
                 continue;
             };
-            let left = before.peers.iter().filter(|peer| !now.contains(peer)).filter_map(port);
-            left.for_each(|port| stale.on_leaving(port, NetId(network)));
+            let left =
+                of.iter().filter(|name| !now.contains(name.as_str())).filter_map(|name| networks.get(name));
+            left.for_each(|network| stale.on_leaving(port, NetId(network)));
         }
     }
 
     /// Forgets the peers that are none of `desired`, which no worker knows any more. What they counted goes to `retired`.
     pub(super) fn forget_peers(&mut self, desired: &Topology, port_ids: &mut Ids, retired: &mut Totals) {
-        let kept = peers_of(desired);
-        let gone: Vec<IpAddr> = self.peers.keys().filter(|peer| !kept.contains(peer)).copied().collect();
+        let kept = self.memberships(desired);
+        let gone: Vec<IpAddr> = self.peers.keys().filter(|peer| !kept.contains_key(peer)).copied().collect();
         for peer in gone {
             if let Some(counters) = self.peers.remove(&peer) {
                 retired.add_peer(&counters);
             }
             port_ids.release(&port_name(peer));
         }
+    }
+
+    /// Networks that the peer is one of.
+    pub(super) fn networks_of(&self, desired: &Topology, peer: IpAddr) -> usize {
+        self.memberships(desired).get(&peer).map_or(0, BTreeSet::len)
     }
 
     /// Every peer, and what it counted.
@@ -133,15 +206,17 @@ impl Overlay {
         net_ids: &Ids,
     ) -> Vec<(PortId, IpAddr, Port)> {
         let Some(underlay) = &desired.underlay else { return Vec::new() };
-        let mut networks: BTreeMap<IpAddr, Vec<NetId>> = BTreeMap::new();
-        for network in desired.network.iter().filter(|network| network.vni.is_some()) {
-            let Some(id) = net_ids.get(&network.name) else { continue };
-            network.peers.iter().for_each(|peer| networks.entry(*peer).or_default().push(NetId(id)));
-        }
+        let with_vni: BTreeSet<&str> =
+            desired.network.iter().filter(|n| n.vni.is_some()).map(|n| n.name.as_str()).collect();
+        let networks = self.memberships(desired);
+        let ids = |peer: &IpAddr| {
+            let of = networks.get(peer)?.iter().filter(|name| with_vni.contains(*name));
+            Some(of.filter_map(|name| net_ids.get(name)).map(NetId).collect::<Vec<_>>())
+        };
         let mtu = uplink.inner_mtu(underlay).unwrap_or_default();
         let port = |(peer, counters): (&IpAddr, &Arc<[PortCounters]>)| {
             let id = PortId(port_ids.get(&port_name(*peer))?);
-            let tunnel = Tunnel::new(*peer, networks.remove(peer)?, self.outer(underlay, uplink, *peer));
+            let tunnel = Tunnel::new(*peer, ids(peer)?, self.outer(underlay, uplink, *peer));
             let port = Port {
                 attachment: Attachment::Tunnel(Arc::new(tunnel)),
                 isolated: false,

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use vswitch_api::response::{Peer, Reach, TunnelledNetwork, UnderlayState, VxlanState};
-use vswitch_dataplane::{PortCounters, PortId};
+use vswitch_dataplane::{PortCounters, PortId, Stranger};
 use vswitch_io::Kind;
 use vswitch_wire::Mac;
 
@@ -36,9 +36,30 @@ impl Control {
         Some(Uplink {
             port,
             mac: netdev_mac.unwrap_or_else(|| own_mac(&self.desired.switch.name, overlay::NETWORK)),
-            up: input.as_ref().is_some_and(|d| d.up),
+            up: input.as_ref().is_some_and(|d| d.up) && compile::has_tags(underlay, input.as_ref()),
             mtu: input.map(|d| compile::effective_mtu(config, &d)),
         })
+    }
+
+    /// A VTEP that nobody configured sends frames of a network where that makes it a peer.
+    pub(super) async fn on_stranger(&mut self, stranger: Stranger) {
+        let Some(network) = self.net_ids.name(stranger.network.0).map(str::to_owned) else { return };
+        if !self.overlay.admit(&self.desired, stranger.address, &network) {
+            return;
+        }
+        tracing::info!(vtep = %stranger.address, network, "a new peer");
+        let workers = self.workers.count();
+        self.overlay.add_peers(&self.desired, &mut self.port_ids, workers);
+        self.publish().await;
+    }
+
+    /// Peers that nobody configured leave when nothing is known behind them any more.
+    pub(super) async fn age_guests(&mut self) {
+        let learnt = |port| self.fdb.learnt_at(port);
+        if self.overlay.age_guests(&mut self.stale, &self.port_ids, learnt) {
+            self.publish().await;
+            self.overlay.forget_peers(&self.desired, &mut self.port_ids, &mut self.retired);
+        }
     }
 
     /// `vxlan show`.
@@ -85,7 +106,7 @@ impl Control {
             reach,
             next_hop,
             mac: mac.map(|mac| mac.to_string()),
-            networks: self.desired.network.iter().filter(|n| n.peers.contains(&address)).count() as u64,
+            networks: self.overlay.networks_of(&self.desired, address) as u64,
             macs: id.map_or(0, |id| u64::from(self.fdb.learnt_at(id))) + entries as u64,
             counters: Totals::of(counters, Default::default()).view(),
         }

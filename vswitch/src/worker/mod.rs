@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
-use vswitch_dataplane::{PortId, Snapshot};
+use vswitch_dataplane::{PortId, Snapshot, Stranger};
 use vswitch_io::shortcut::Shortcut;
 use vswitch_io::{Pool, PortError, RxQueue, TxQueue};
 
@@ -68,6 +68,8 @@ pub enum Event {
         /// Why.
         error: PortError,
     },
+    /// A VTEP is to become a peer of a network.
+    Stranger(Stranger),
 }
 
 /// A port's queues for one worker.

@@ -27,6 +27,8 @@ const EMPTY_SPELL: Duration = Duration::from_micros(50);
 const LOOK: Duration = Duration::from_micros(50);
 /// How often what no event announces is done: completed transmissions, kernel drop counts.
 const CHORES_MS: u16 = 500;
+/// The least time between two strangers that control is told of: each costs it a snapshot.
+const STRANGERS: Duration = Duration::from_millis(20);
 pub const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
 
 pub(super) struct Worker {
@@ -44,6 +46,8 @@ pub(super) struct Worker {
     line: Line,
     events: tokio::sync::mpsc::Sender<Event>,
     chores_at: Instant,
+    /// When control was told of a stranger last.
+    told_at: Instant,
 }
 
 impl Worker {
@@ -69,6 +73,7 @@ impl Worker {
             line,
             events: setup.events.clone(),
             chores_at: setup.clock.now(),
+            told_at: Instant::ZERO,
         })
     }
 
@@ -139,11 +144,21 @@ impl Worker {
             .and_then(|scout| scout.look(snapshot, ingress, self.batch.as_slice(), verdicts, now));
         let mut emitted = self.dispatch.run(snapshot, ingress, &mut self.batch, verdicts, now);
         emitted += self.forward_inner(now);
+        self.tell_of_strangers(now);
         // Behind those of its frames that are here.
         if let (Some(scout), Some(flow)) = (&self.scout, found) {
             scout.let_pass(&flow, &mut self.snapshot);
         }
         emitted
+    }
+
+    /// Tells control of a VTEP that is to become a peer, now and then.
+    fn tell_of_strangers(&mut self, now: Instant) {
+        let Some(stranger) = self.pipeline.take_stranger() else { return };
+        if now.since(self.told_at) >= STRANGERS {
+            self.told_at = now;
+            let _ = self.events.try_send(Event::Stranger(stranger)); // it will be met again
+        }
     }
 
     /// The same for the frames that were in tunnels.

@@ -12,12 +12,14 @@ use crate::table::Table;
 
 pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result<String, Failure> {
     match command {
-        Network::Add { name, vlan, vni, peers, tenant, max_macs, ageing } => {
+        Network::Add { name, vlan, vni, peers, peers_any, no_remote_learning, tenant, max_macs, ageing } => {
             let default = topology::Network::new(name);
             let network = topology::Network {
                 vlan,
                 vni,
                 peers,
+                peers_any,
+                remote_learning: !no_remote_learning,
                 tenant,
                 max_macs: max_macs.unwrap_or(default.max_macs),
                 ageing: ageing.unwrap_or(default.ageing),

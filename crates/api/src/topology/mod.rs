@@ -135,6 +135,10 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>, example = json!(["192.0.2.2"]))]
     pub peers: Vec<IpAddr>,
+    /// Whoever sends frames with the network's VNI to this VTEP becomes a peer, until nothing is known behind it any more.
+    /// Anyone on the underlay can then hear and speak in the network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub peers_any: bool,
     /// MACs behind other VTEPs are learnt from the frames that come from there. Without it static entries alone say what is
     /// behind which.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
@@ -160,6 +164,7 @@ impl Network {
             vlan: None,
             vni: None,
             peers: Vec::new(),
+            peers_any: false,
             remote_learning: true,
             max_macs: NETWORK_MACS_DEFAULT,
             ageing: AGEING_DEFAULT,
