@@ -398,6 +398,6 @@ fn kind_in_use(kind: vswitch_io::Kind) -> Kind {
         vswitch_io::Kind::Xdp => Kind::Xdp,
         vswitch_io::Kind::Tap => Kind::Tap,
         vswitch_io::Kind::VhostUser => Kind::VhostUser,
-        vswitch_io::Kind::Packet | vswitch_io::Kind::Loopback => Kind::Packet,
+        vswitch_io::Kind::Packet | vswitch_io::Kind::Internal | vswitch_io::Kind::Loopback => Kind::Packet,
     }
 }
