@@ -25,11 +25,14 @@ fn vid() -> impl Strategy<Value = Vid> {
 }
 
 fn network() -> impl Strategy<Value = Network> {
-    (name("net"), of(name("tenant")), of(vid()), 1..10_000u32, 1_000..100_000_000u64).prop_map(
-        |(name, tenant, vlan, max_macs, ageing_ms)| Network {
+    let address = vec((any::<std::net::IpAddr>(), 1..=32u8), 0..3)
+        .prop_map(|all| all.into_iter().map(|(address, prefix)| Cidr { address, prefix }).collect());
+    (name("net"), of(name("tenant")), of(vid()), address, 1..10_000u32, 1_000..100_000_000u64).prop_map(
+        |(name, tenant, vlan, address, max_macs, ageing_ms)| Network {
             name,
             tenant,
             vlan,
+            address,
             max_macs,
             ageing: Duration::from_millis(ageing_ms),
         },

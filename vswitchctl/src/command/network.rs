@@ -12,11 +12,12 @@ use crate::table::Table;
 
 pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result<String, Failure> {
     match command {
-        Network::Add { name, vlan, vni: None, tenant, max_macs, ageing } => {
+        Network::Add { name, vlan, vni: None, tenant, address, max_macs, ageing } => {
             let default = topology::Network::new(name);
             let network = topology::Network {
                 vlan,
                 tenant,
+                address,
                 max_macs: max_macs.unwrap_or(default.max_macs),
                 ageing: ageing.unwrap_or(default.ageing),
                 ..default
@@ -36,7 +37,7 @@ pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result
 }
 
 fn list(networks: &[NetworkState]) -> String {
-    let mut table = Table::new(["NETWORK", "TENANT", "VLAN", "MACS", "MAX", "AGEING", "PORTS"]);
+    let mut table = Table::new(["NETWORK", "TENANT", "VLAN", "MACS", "MAX", "AGEING", "ADDRESS", "PORTS"]);
     for network in networks {
         table.row([
             network.name.clone(),
@@ -45,6 +46,7 @@ fn list(networks: &[NetworkState]) -> String {
             network.macs.to_string(),
             network.max_macs.to_string(),
             network.ageing.clone(),
+            network.address.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             network.ports.join(" "),
         ]);
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vswitch_wire::{Mac, Vid};
 
-use crate::value;
+use crate::value::{self, Cidr};
 
 /// A network: what was asked for and what is in it. GET [`crate::paths::NETWORKS`] answers a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -17,6 +17,13 @@ pub struct NetworkState {
     #[serde(default, with = "value::vid")]
     #[schema(value_type = Option<u16>)]
     pub vlan: Option<Vid>,
+    /// The switch's own addresses in it.
+    #[serde(default)]
+    pub address: Vec<Cidr>,
+    /// The MAC that they have; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "02:00:00:00:00:11")]
+    pub own_mac: Option<String>,
     /// How long an unused FDB entry lives.
     #[schema(example = "300s")]
     pub ageing: String,

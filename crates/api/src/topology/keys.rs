@@ -62,7 +62,7 @@ impl Table {
         match self {
             Self::Top => &["bond", "underlay", "service", "mirror"],
             Self::Switch => &["metrics"],
-            Self::Network => &["vni", "peers", "address"],
+            Self::Network => &["vni", "peers"],
             Self::Port => &["security", "rate"],
             Self::Storm | Self::TrunkEntry | Self::Fdb | Self::Host => &[],
         }

@@ -20,11 +20,13 @@ mod check;
 mod diff;
 mod file;
 mod keys;
+mod own;
 mod trunk;
 
 pub use check::check;
 pub use diff::{Action, Entry, actions, diff};
 pub use file::{FileProblem, ReadError, load, read, to_toml};
+pub use own::{OWN_PORT, own_mac};
 pub use trunk::TrunkEntry;
 
 /// The most ports of one switch.
@@ -37,6 +39,11 @@ pub const TRUNK_MAX: usize = 4094;
 pub const TRUNK_ENTRIES_MAX: usize = 1 << 20;
 /// The most static FDB entries: a sixteenth of the FDB, so that they cannot keep others from being learnt.
 pub const STATIC_ENTRIES_MAX: usize = 65_536;
+/// The most addresses of the switch itself in one network.
+pub const NETWORK_ADDRESSES_MAX: usize = 7;
+/// The most networks in which the switch itself has an address: each has a VLAN ID of the switch's own port, and some are
+/// for other purposes.
+pub const ADDRESSED_NETWORKS_MAX: usize = 4000;
 /// The most CPUs, and so workers, of one switch.
 pub const CPUS_MAX: usize = 256;
 /// The most mistakes that a check tells one by one; the others are counted.
@@ -121,6 +128,10 @@ pub struct Network {
     #[serde(default, with = "value::vid", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 4094)]
     pub vlan: Option<Vid>,
+    /// The switch's own addresses here, 7 at most, each with the length of its network's prefix: it answers ARP, neighbour
+    /// discovery and pings for them, from inside of this network alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub address: Vec<Cidr>,
     /// Most MACs learnt here. Beyond it the largest port's oldest entries make room.
     #[serde(default = "network_macs_default", skip_serializing_if = "is_network_macs_default")]
     #[schema(minimum = 1)]
@@ -139,6 +150,7 @@ impl Network {
             name: name.into(),
             tenant: None,
             vlan: None,
+            address: Vec::new(),
             max_macs: NETWORK_MACS_DEFAULT,
             ageing: AGEING_DEFAULT,
         }
