@@ -87,14 +87,14 @@ impl Handle {
         self.shared.bell.fd()
     }
 
-    /// Gives `take` at most `most` frames without their tags, the VLAN IDs in turn, and of each `most_each` at most. When
-    /// frames are left, the descriptor stays readable.
-    pub fn receive(&mut self, most: usize, most_each: usize, mut take: impl FnMut(Vid, &[u8])) -> usize {
+    /// Gives `take` at most `most` frames without their tags, the VLAN IDs in turn, and of each `most_each` at most. True
+    /// when frames are left; the descriptor stays readable then.
+    pub fn receive(&mut self, most: usize, most_each: usize, mut take: impl FnMut(Vid, &[u8])) -> bool {
         self.shared.bell.hush();
-        if self.shared.out.take(most, most_each, &mut self.taken) {
+        let is_more = self.shared.out.take(most, most_each, &mut self.taken);
+        if is_more {
             self.shared.bell.ring();
         }
-        let count = self.taken.len();
         for mut frame in self.taken.drain(..) {
             // The workers write the tag into the bytes.
             vlan::pop(&mut frame);
@@ -103,7 +103,7 @@ impl Handle {
             }
             self.pool.release(frame);
         }
-        count
+        is_more
     }
 
     /// Sends a frame into the network that `vid` stands for.

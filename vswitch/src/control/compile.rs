@@ -7,7 +7,7 @@ use vswitch_api::Topology;
 use vswitch_api::topology;
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::{
-    Attachment, Fdb, NetId, Network, Port, PortCounters, Snapshot, Storm, Trunk, TrunkEntry,
+    Attachment, Fdb, NetId, Network, Port, PortCounters, PortId, Snapshot, Storm, Trunk, TrunkEntry,
 };
 use vswitch_io::Facts;
 use vswitch_wire::{Caps, Vid};
@@ -15,7 +15,7 @@ use vswitch_wire::{Caps, Vid};
 use super::ids::Ids;
 
 /// Bytes of an Ethernet header, which an MTU does not count.
-const ETHERNET_HEADER: u32 = 14;
+pub(super) const ETHERNET_HEADER: u32 = 14;
 
 /// What a snapshot needs to know of a port beyond its configuration.
 pub(super) struct PortInput<'a> {
@@ -53,12 +53,13 @@ pub(super) fn counters<T: Default>(workers: usize) -> Arc<[T]> {
     (0..workers).map(|_| T::default()).collect()
 }
 
-/// Compiles a checked topology. Every network and port of it has a number.
+/// Compiles a checked topology. Every network and port of it has a number. The `pseudo` ports are in no topology, and
+/// compiled already.
 pub(super) fn snapshot<'a>(
     desired: &Topology,
     ports: impl Iterator<Item = (u16, PortInput<'a>)>,
-    port_ids: &Ids,
-    net_ids: &Ids,
+    pseudo: impl IntoIterator<Item = (PortId, Port)>,
+    (port_ids, net_ids): (&Ids, &Ids),
     net_counters: impl Fn(&str) -> Arc<[NetworkCounters]>,
     fdb: &Arc<Fdb>,
 ) -> Snapshot {
@@ -73,6 +74,12 @@ pub(super) fn snapshot<'a>(
     let mut compiled = vec![None; port_ids.span()];
     for (id, input) in ports {
         compiled[usize::from(id)] = Some(port(input, &known));
+    }
+    for (id, port) in pseudo {
+        if compiled.len() <= id.index() {
+            compiled.resize_with(id.index() + 1, || None);
+        }
+        compiled[id.index()] = Some(port);
     }
     Snapshot::new(compiled, networks, Arc::clone(fdb))
 }

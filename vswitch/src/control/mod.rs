@@ -15,6 +15,7 @@ mod follow;
 mod front_end;
 mod health;
 mod ids;
+mod own;
 mod record;
 mod report;
 mod ring_records;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use vswitch_api::Topology;
 use vswitch_api::response::{ErrorBody, ErrorCode};
-use vswitch_api::topology::{self, Port, Switch};
+use vswitch_api::topology::{self, Port, StaticEntry, Switch};
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::fdb::Words;
 use vswitch_dataplane::{Fdb, PortId, Snapshot};
@@ -52,6 +53,7 @@ use device::{Device, Opener};
 use filters::Filters;
 use front_end::FrontEnds;
 use ids::Ids;
+use own::Own;
 use record::PortRecord;
 use stale::Stale;
 use statics::{Place, StaticEntries};
@@ -106,6 +108,11 @@ fn by_name(ports: &[Port]) -> HashMap<&str, &Port> {
     ports.iter().map(|port| (port.name.as_str(), port)).collect()
 }
 
+/// What is static in the FDB: what the user has set, and the switch's own place in its networks.
+fn static_entries(topology: &Topology) -> Vec<StaticEntry> {
+    topology.fdb.iter().cloned().chain(topology.own_entries()).collect()
+}
+
 /// What the control task owns.
 pub struct Control {
     clock: Clock,
@@ -122,6 +129,8 @@ pub struct Control {
     port_ids: Ids,
     net_ids: Ids,
     ports: BTreeMap<String, PortRecord>,
+    /// The switch as a station of its networks.
+    own: Own,
     /// Devices that were attached since the start.
     attachments: u64,
     networks: BTreeMap<String, Arc<[NetworkCounters]>>,
@@ -168,6 +177,8 @@ impl Control {
         };
         let setup = Setup { cpus: cpus.clone(), polling, pool, shortcut, clock, events };
         let workers = Workers::start(&setup, Arc::clone(&snapshot))?;
+        let mut port_ids = Ids::default();
+        let own = Own::new(&mut port_ids);
         Ok(Self {
             clock,
             opener: Opener { pool, workers: workers.count(), shortcut, records },
@@ -179,9 +190,10 @@ impl Control {
             front_ends: FrontEnds::default(),
             started: switch.clone(),
             desired: Topology { switch: switch.clone(), ..Topology::default() },
-            port_ids: Ids::default(),
+            port_ids,
             net_ids: Ids::default(),
             ports: BTreeMap::new(),
+            own,
             attachments: 0,
             networks: BTreeMap::new(),
             fdb,
@@ -225,6 +237,7 @@ impl Control {
                 () = &mut end => break Ok(()),
                 Some(job) = jobs.recv() => job(&mut self).await,
                 Some(event) = self.worker_events.recv() => self.on_worker_event(event).await,
+                () = self.own.hosts.ready(self.clock) => self.own.hosts.work(self.clock.now()),
                 Some(news) = self.front_ends.next() => self.follow_front_ends(news).await,
                 changed = self.links.changed() => {
                     let caught_up = match changed {
@@ -293,8 +306,9 @@ impl Control {
         let count = self.workers.count();
         let counters =
             |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
-        let snapshot =
-            compile::snapshot(&self.desired, ports, &self.port_ids, &self.net_ids, counters, &self.fdb);
+        let pseudo = self.own.compiled(&self.desired, &self.net_ids);
+        let ids = (&self.port_ids, &self.net_ids);
+        let snapshot = compile::snapshot(&self.desired, ports, pseudo, ids, counters, &self.fdb);
         self.snapshot = Arc::new(snapshot);
         let old = self.workers.publish(Arc::clone(&self.snapshot));
         self.workers.settle().await;
@@ -302,15 +316,17 @@ impl Control {
         self.stale.flush(&self.fdb);
     }
 
+    /// The user's, and the switch's own.
     fn set_static_entries(&mut self, old: &Topology) {
+        let (old, new) = (static_entries(old), static_entries(&self.desired));
         let place =
             Place { fdb: &self.fdb, ports: &self.port_ids, networks: &self.net_ids, now: self.clock.now() };
-        self.statics.replace(&old.fdb, &self.desired.fdb, place);
+        self.statics.replace(&old, &new, place);
     }
 
     fn retry_static_entries(&mut self) {
         let place =
             Place { fdb: &self.fdb, ports: &self.port_ids, networks: &self.net_ids, now: self.clock.now() };
-        self.statics.retry(&self.desired.fdb, place);
+        self.statics.retry(|| static_entries(&self.desired), place);
     }
 }
