@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use vswitch_api::topology::{OWN_PORT, own_mac};
-use vswitch_tests::{Frame, Lab, SOON, scenario, topology_file, wait_until};
+use vswitch_tests::{Frame, Host, Lab, SOON, scenario, topology_file, wait_until};
 use vswitch_wire::Mac;
 use vswitch_wire::checksum::Sum;
 
@@ -53,6 +53,11 @@ fn echo(kind: u8, (from, source): (Mac, [u8; 4]), (to, destination): (Mac, [u8; 
     Frame { to, from, tags: Vec::new(), ether_type: 0x0800, payload }
 }
 
+/// Ends what the host still tries from before.
+fn ask_anew(host: &Host) {
+    host.run("ip", ["neighbour", "flush", "dev", "eth0", "nud", "all"]);
+}
+
 /// Everything that comes in by the own port was made by the switch, and what leaves by it was taken by it.
 fn holds_balance(lab: &Lab) {
     lab.switch.wait_quiet();
@@ -72,6 +77,10 @@ fn two_tenants_with_the_same_addresses_are_answered_each_in_its_own_network() {
         let [red1, blue1, green1] = ["red1", "blue1", "green1"].map(|name| lab.host(name));
         blue1.namespace.set_mac("eth0", red1.mac.0).unwrap();
         for host in [red1, blue1] {
+            wait_until("the host has a link-local address to ask from", SOON, || {
+                let own = host.run("ip", ["-6", "address", "show", "dev", "eth0", "scope", "link"]);
+                own.contains("fe80::") && !own.contains("tentative")
+            });
             for own in ["10.0.0.254", "fd00::fe"] {
                 assert!(host.reaches(own), "{} is answered at {own}", host.name);
             }
@@ -184,6 +193,7 @@ fn addresses_come_change_and_go_with_a_change() {
         assert!(red1.is_cut_off_from("10.0.0.254"));
         let changes = lab.switch.apply(&with("10.0.0.254/24", ""));
         assert_eq!(changes, [r#"~ network red: address default -> ["10.0.0.254/24"]"#]);
+        ask_anew(red1);
         assert!(red1.reaches("10.0.0.254") && blue1.is_cut_off_from("10.0.0.254"));
         let place = || lab.switch.place_of("red", own("red"));
         assert_eq!(place().as_deref(), Some(OWN_PORT));
@@ -207,6 +217,7 @@ fn addresses_come_change_and_go_with_a_change() {
         assert!(red1.reaches("10.0.0.253") && red1.is_cut_off_from("10.0.0.254"));
         // The VLAN ID of the own port is free for the other one.
         lab.switch.apply(&with("", "10.0.0.254/24"));
+        ask_anew(blue1);
         assert!(blue1.reaches("10.0.0.254"));
         assert!(red1.is_cut_off_from("10.0.0.253") && red1.is_cut_off_from("10.0.0.254"));
         assert_eq!(place(), None);
@@ -224,6 +235,7 @@ fn addresses_come_change_and_go_with_a_change() {
             "fd00::fe/64",
         ]);
         lab.switch.change(&["port", "set", "red1", "--access", "green"]);
+        ask_anew(red1);
         assert!(red1.reaches("10.0.0.254"));
         holds_balance(lab);
     });
