@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which crates of the workspace each crate may need at run time. A crate that is not here may not be.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("vswitch-wire", &[]),
     ("vswitch-dataplane", &["vswitch-wire"]),
     ("vswitch-io", &["vswitch-wire"]),
+    ("vswitch-protocols", &["vswitch-wire"]),
     ("vswitch-api", &["vswitch-wire"]),
     ("vswitch-netns", &[]),
-    ("vswitch", &["vswitch-api", "vswitch-dataplane", "vswitch-io", "vswitch-wire"]),
+    ("vswitch", &["vswitch-api", "vswitch-dataplane", "vswitch-io", "vswitch-protocols", "vswitch-wire"]),
     ("vswitchctl", &["vswitch-api", "vswitch-netns", "vswitch-wire"]),
     ("vswitch-tests", &["vswitch-api", "vswitch-netns", "vswitch-wire"]),
     ("vswitch-benches", &["vswitch-api", "vswitch-dataplane", "vswitch-io", "vswitch-netns", "vswitch-wire"]),
@@ -22,7 +23,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates without a standard library: no clock, no file, no socket can get in.
-const PURE: [&str; 2] = ["crates/wire", "crates/dataplane"];
+const PURE: [&str; 3] = ["crates/wire", "crates/dataplane", "crates/protocols"];
 
 /// Where unsafe code may be.
 const UNSAFE: [&str; 3] = ["crates/io/", "crates/netns/", "crates/dataplane/src/table.rs"];

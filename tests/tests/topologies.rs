@@ -73,7 +73,8 @@ fn trunk() {
 #[test]
 fn every_file_has_its_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../topologies");
-    let tests = include_str!("topologies.rs").to_owned() + include_str!("guests/main.rs");
+    let tests =
+        [include_str!("topologies.rs"), include_str!("guests/main.rs"), include_str!("address.rs")].concat();
     for entry in fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(tests.contains(&format!("topology_file(\"{name}\")")), "{name} is run by no test");

@@ -2,6 +2,7 @@
 
 mod clock;
 mod control;
+mod host;
 mod http;
 mod netlink;
 mod parallel;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use vswitch_api::paths;
 use vswitch_api::topology::{Kind, Role, TrunkEntry};
-use vswitch_api::value::{self, Mac, Pps, Vid, Vni};
+use vswitch_api::value::{self, Cidr, Mac, Pps, Vid, Vni};
 
 use crate::lab;
 
@@ -141,6 +141,9 @@ pub(crate) enum Network {
         /// Its owner
         #[arg(long)]
         tenant: Option<String>,
+        /// An address of the switch itself in it, as in 10.0.0.254/24; may be given several times
+        #[arg(long, value_name = "CIDR")]
+        address: Vec<Cidr>,
         /// Most MACs learnt in it
         #[arg(long, value_name = "N")]
         max_macs: Option<u32>,

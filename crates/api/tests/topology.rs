@@ -32,17 +32,23 @@ fn network() -> impl Strategy<Value = Network> {
         any::<bool>(),
         any::<bool>(),
     );
-    (name("net"), of(name("tenant")), of(vid()), tunnels, 1..10_000u32, 1_000..100_000_000u64).prop_map(
-        |(name, tenant, vlan, (vni, peers, peers_any, remote_learning), max_macs, ageing_ms)| Network {
-            name,
-            tenant,
-            vlan,
-            vni,
-            peers,
-            peers_any,
-            remote_learning,
-            max_macs,
-            ageing: Duration::from_millis(ageing_ms),
+    let address = vec((any::<IpAddr>(), 1..=32u8), 0..3)
+        .prop_map(|all| all.into_iter().map(|(address, prefix)| Cidr { address, prefix }).collect());
+    let times = (1..10_000u32, 1_000..100_000_000u64);
+    (name("net"), of(name("tenant")), of(vid()), tunnels, address, times).prop_map(
+        |(name, tenant, vlan, (vni, peers, peers_any, remote_learning), address, (max_macs, ageing_ms))| {
+            Network {
+                name,
+                tenant,
+                vlan,
+                vni,
+                peers,
+                peers_any,
+                remote_learning,
+                address,
+                max_macs,
+                ageing: Duration::from_millis(ageing_ms),
+            }
         },
     )
 }

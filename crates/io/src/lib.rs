@@ -12,6 +12,8 @@ mod btf;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
 pub mod hoststack;
+pub mod internal;
+mod lane;
 #[cfg(any(test, feature = "testing"))]
 pub mod loopback;
 mod netdev;

@@ -3,17 +3,15 @@
 //! What one port's transmit queue `n` sends, the other's receive queue `n` gets, bytes and metadata. As a device
 //! does, it hands out frames of the receiver's own, so that each has its headroom.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use vswitch_wire::{Caps, FrameBuf};
 
+use crate::lane::Lane;
 use crate::port::{Facts, Kind, Opened, PortError, RxQueue, TxQueue, TxReport};
-use crate::{Frame, FrameVec, PoolCache};
+use crate::{FrameVec, PoolCache};
 
 /// Frames that fit into one direction of a cable.
 const LIMIT: usize = 1024;
@@ -25,7 +23,7 @@ const MTU_LIMIT: u32 = 65535;
 /// # Errors
 /// No more fds.
 pub fn pair(workers: usize, caps: Caps) -> io::Result<(Opened, Opened)> {
-    let lanes = || (0..workers).map(|_| Lane::new().map(Arc::new)).collect::<io::Result<Vec<_>>>();
+    let lanes = || (0..workers).map(|_| Lane::new(LIMIT).map(Arc::new)).collect::<io::Result<Vec<_>>>();
     let (there, back) = (lanes()?, lanes()?);
     Ok((port(&there, &back, caps), port(&back, &there, caps)))
 }
@@ -50,41 +48,11 @@ fn port(out: &[Arc<Lane>], into: &[Arc<Lane>], caps: Caps) -> Opened {
     }
 }
 
-/// One direction between two queues.
-#[derive(Debug)]
-struct Lane {
-    frames: Mutex<VecDeque<Frame>>,
-    /// The receiver wants to be woken.
-    armed: AtomicBool,
-    /// An eventfd.
-    wake: File,
-}
-
-impl Lane {
-    fn new() -> io::Result<Self> {
-        // SAFETY: plain integers.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new fd that nobody else owns.
-        let wake = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(Self { frames: Mutex::new(VecDeque::with_capacity(LIMIT)), armed: AtomicBool::new(false), wake })
-    }
-
-    fn frames(&self) -> MutexGuard<'_, VecDeque<Frame>> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 struct Rx(Arc<Lane>);
 
 impl RxQueue for Rx {
     fn rx(&mut self, pool: &mut PoolCache, out: &mut FrameVec) -> Result<usize, PortError> {
-        if self.0.armed.swap(false, Ordering::AcqRel) {
-            // Nothing to be read means nobody wrote.
-            let _ = (&self.0.wake).read(&mut [0; 8]);
-        }
+        self.0.disarm();
         let mut frames = self.0.frames();
         let mut count = 0;
         while out.room() > 0 {
@@ -96,15 +64,11 @@ impl RxQueue for Rx {
     }
 
     fn arm(&mut self) {
-        self.0.armed.store(true, Ordering::SeqCst);
-        // One that came before the arming woke nobody.
-        if !self.0.frames().is_empty() {
-            let _ = (&self.0.wake).write(&1_u64.to_ne_bytes());
-        }
+        self.0.arm();
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.wake.as_fd())
+        Some(self.0.fd())
     }
 
     fn missed(&mut self) -> u64 {
@@ -130,9 +94,8 @@ impl TxQueue for Tx {
         }
         drop(lane);
         report.stalls = u32::from(report.full > 0);
-        if report.sent > 0 && self.0.armed.load(Ordering::Acquire) {
-            // It fails only when the counter is at its end: then the receiver is awake for long.
-            let _ = (&self.0.wake).write(&1_u64.to_ne_bytes());
+        if report.sent > 0 {
+            self.0.wake();
         }
         report
     }

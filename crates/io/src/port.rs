@@ -18,6 +18,8 @@ pub enum Kind {
     Packet,
     /// A guest's virtio-net rings in shared memory.
     VhostUser,
+    /// In memory: the switch itself as a station of its networks.
+    Internal,
     /// In memory, for tests.
     Loopback,
 }

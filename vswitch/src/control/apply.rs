@@ -105,6 +105,7 @@ impl Control {
         if options.on_refusal == OnRefusal::Fail {
             self.check_kept_devices(&next)?;
         }
+        self.own.prepare(&next, self.opener.pool, self.workers.count())?;
         let in_the_way = self.in_the_way(&fresh);
         let held: BTreeSet<Backing> =
             self.ports.values().filter_map(PortRecord::device).map(|d| d.backing.clone()).collect();
@@ -149,6 +150,11 @@ impl Control {
             return self.apply(next, Options::default()).await;
         }
         let network = self.net_ids.get(&key.network).ok_or_else(|| ErrorBody::no_network(&key.network))?;
+        if self.desired.own_entries().any(|own| own.network == key.network && own.mac == key.mac) {
+            let message = format!("{} is the switch's own in network {:?}", key.mac, key.network);
+            let mend = "it goes with the network's last address";
+            return Err(ErrorBody::new(ErrorCode::Conflict, message, mend));
+        }
         if self.fdb.remove(NetId(network), key.mac) {
             return Ok(Changes::default());
         }
@@ -271,6 +277,7 @@ impl Control {
         let gone = self.detach_deleted(&next).await;
         let old = std::mem::replace(&mut self.desired, next.clone());
         self.add_records(&next, guarded);
+        let has_vids = self.own.take_vids(&next);
         self.stale.on_change(&old, &next, &self.port_ids, &self.net_ids);
         let ids = (&self.port_ids, &self.net_ids);
         self.overlay.on_change(&mut self.stale, (&old, &next), ids);
@@ -287,6 +294,10 @@ impl Control {
         self.publish().await;
         self.forget(&gone, &old);
         self.serve(queues).await;
+        self.settle_own_port().await;
+        if !has_vids {
+            self.publish().await; // with those that others have given up
+        }
         self.set_static_entries(&old);
         self.set_tap_mtus(&old);
     }

@@ -7,7 +7,7 @@ use vswitch_api::Topology;
 use vswitch_api::topology;
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::{
-    Attachment, Fdb, NetId, Network, Port, PortCounters, Snapshot, Storm, Trunk, TrunkEntry,
+    Attachment, Fdb, NetId, Network, Port, PortCounters, PortId, Snapshot, Storm, Trunk, TrunkEntry,
 };
 use vswitch_io::Facts;
 use vswitch_wire::{Caps, Vid};
@@ -57,10 +57,12 @@ pub(super) fn counters<T: Default>(workers: usize) -> Arc<[T]> {
     (0..workers).map(|_| T::default()).collect()
 }
 
-/// Compiles a checked topology. Every network and port of it has a number.
+/// Compiles a checked topology. Every network and port of it has a number. The `pseudo` ports are in no topology, and
+/// compiled already.
 pub(super) fn snapshot<'a>(
     desired: &Topology,
     ports: impl Iterator<Item = (u16, PortInput<'a>)>,
+    pseudo: impl IntoIterator<Item = (PortId, Port)>,
     (port_ids, net_ids): (&Ids, &Ids),
     net_counters: impl Fn(&str) -> Arc<[NetworkCounters]>,
     tunnels: Option<(&Overlay, &Uplink)>,
@@ -84,6 +86,12 @@ pub(super) fn snapshot<'a>(
     let mut compiled = vec![None; port_ids.span()];
     for (id, input) in ports {
         compiled[usize::from(id)] = Some(port(input, &known, underlay));
+    }
+    for (id, port) in pseudo {
+        if compiled.len() <= id.index() {
+            compiled.resize_with(id.index() + 1, || None);
+        }
+        compiled[id.index()] = Some(port);
     }
     let Some((overlay, uplink)) = tunnels else {
         return Snapshot::new(compiled, networks, Arc::clone(fdb));

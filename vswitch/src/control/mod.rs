@@ -16,6 +16,7 @@ mod front_end;
 mod health;
 mod ids;
 mod overlay;
+mod own;
 mod record;
 mod report;
 mod ring_records;
@@ -38,7 +39,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use vswitch_api::Topology;
 use vswitch_api::response::{ErrorBody, ErrorCode};
-use vswitch_api::topology::{self, Port, Switch};
+use vswitch_api::topology::{self, Port, StaticEntry, Switch};
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::fdb::Words;
 use vswitch_dataplane::{Fdb, PortId, Snapshot};
@@ -55,6 +56,7 @@ use filters::Filters;
 use front_end::FrontEnds;
 use ids::Ids;
 use overlay::Overlay;
+use own::Own;
 use record::PortRecord;
 use stale::Stale;
 use statics::{Place, StaticEntries};
@@ -109,6 +111,11 @@ fn by_name(ports: &[Port]) -> HashMap<&str, &Port> {
     ports.iter().map(|port| (port.name.as_str(), port)).collect()
 }
 
+/// What is static in the FDB: what the user has set, and the switch's own place in its networks.
+fn static_entries(topology: &Topology) -> Vec<StaticEntry> {
+    topology.fdb.iter().cloned().chain(topology.own_entries()).collect()
+}
+
 /// What the control task owns.
 pub struct Control {
     clock: Clock,
@@ -125,6 +132,8 @@ pub struct Control {
     port_ids: Ids,
     net_ids: Ids,
     ports: BTreeMap<String, PortRecord>,
+    /// The switch as a station of its networks.
+    own: Own,
     /// Devices that were attached since the start.
     attachments: u64,
     networks: BTreeMap<String, Arc<[NetworkCounters]>>,
@@ -172,6 +181,8 @@ impl Control {
         };
         let setup = Setup { cpus: cpus.clone(), polling, pool, shortcut, clock, events };
         let workers = Workers::start(&setup, Arc::clone(&snapshot))?;
+        let mut port_ids = Ids::default();
+        let own = Own::new(&mut port_ids);
         Ok(Self {
             clock,
             opener: Opener { pool, workers: workers.count(), shortcut, records },
@@ -183,9 +194,10 @@ impl Control {
             front_ends: FrontEnds::default(),
             started: switch.clone(),
             desired: Topology { switch: switch.clone(), ..Topology::default() },
-            port_ids: Ids::default(),
+            port_ids,
             net_ids: Ids::default(),
             ports: BTreeMap::new(),
+            own,
             attachments: 0,
             networks: BTreeMap::new(),
             overlay: Overlay::default(),
@@ -230,6 +242,10 @@ impl Control {
                 () = &mut end => break Ok(()),
                 Some(job) = jobs.recv() => job(&mut self).await,
                 Some(event) = self.worker_events.recv() => self.on_worker_event(event).await,
+                () = self.own.hosts.ready(self.clock) => {
+                    self.own.hosts.work(self.clock.now());
+                    self.follow_next_hops().await;
+                }
                 Some(news) = self.front_ends.next() => self.follow_front_ends(news).await,
                 changed = self.links.changed() => {
                     let caught_up = match changed {
@@ -299,26 +315,30 @@ impl Control {
         let count = self.workers.count();
         let counters =
             |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
+        let pseudo = self.own.compiled(&self.desired, &self.net_ids);
         let uplink = self.uplink();
         let tunnels = uplink.as_ref().map(|uplink| (&self.overlay, uplink));
         let ids = (&self.port_ids, &self.net_ids);
-        let snapshot = compile::snapshot(&self.desired, ports, ids, counters, tunnels, &self.fdb);
+        let snapshot = compile::snapshot(&self.desired, ports, pseudo, ids, counters, tunnels, &self.fdb);
         self.snapshot = Arc::new(snapshot);
         let old = self.workers.publish(Arc::clone(&self.snapshot));
         self.workers.settle().await;
         drop(old); // freed here, not by a worker
         self.stale.flush(&self.fdb);
+        self.settle_vtep();
     }
 
+    /// The user's, and the switch's own.
     fn set_static_entries(&mut self, old: &Topology) {
+        let (old, new) = (static_entries(old), static_entries(&self.desired));
         let place =
             Place { fdb: &self.fdb, ports: &self.port_ids, networks: &self.net_ids, now: self.clock.now() };
-        self.statics.replace(&old.fdb, &self.desired.fdb, place);
+        self.statics.replace(&old, &new, place);
     }
 
     fn retry_static_entries(&mut self) {
         let place =
             Place { fdb: &self.fdb, ports: &self.port_ids, networks: &self.net_ids, now: self.clock.now() };
-        self.statics.retry(&self.desired.fdb, place);
+        self.statics.retry(|| static_entries(&self.desired), place);
     }
 }

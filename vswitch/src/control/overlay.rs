@@ -1,7 +1,9 @@
 //! Tunnels: the underlay as a network that no user sees, and a port without a device for each other VTEP.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use vswitch_api::Topology;
@@ -14,6 +16,7 @@ use super::compile::{self, ETHERNET_HEADER};
 use super::ids::Ids;
 use super::report::Totals;
 use super::stale::Stale;
+use crate::host::NextHops;
 
 /// What the underlay's network is called inside. No user's name has brackets.
 pub(super) const NETWORK: &str = "(underlay)";
@@ -40,6 +43,10 @@ pub(super) struct Overlay {
     peers: BTreeMap<IpAddr, Arc<[PortCounters]>>,
     /// The MACs of next hops, where they are known.
     hops: BTreeMap<IpAddr, Mac>,
+    /// What is told to the station on the underlay, and by it.
+    pub(super) shared: Rc<RefCell<NextHops>>,
+    /// Where the FDB has the VTEP.
+    pub(super) own_entry: Option<(NetId, Mac)>,
     /// Those that became peers by themselves, and how long nothing was known behind each, in seconds.
     guests: BTreeMap<Guest, u32>,
 }
@@ -186,6 +193,11 @@ impl Overlay {
     /// Where a next hop is, if that is known.
     pub(super) fn next_hop_mac(&self, hop: IpAddr) -> Option<Mac> {
         self.hops.get(&hop).copied()
+    }
+
+    /// Where next hops are is not known any more.
+    pub(super) fn forget_next_hops(&mut self) {
+        self.hops.clear();
     }
 
     /// A next hop is there from now on, or nowhere that is known; true when that is news.

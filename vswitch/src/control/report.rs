@@ -14,7 +14,7 @@ use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::fdb::{Entry, Filter};
 use vswitch_dataplane::{NetId, PortCounters, PortId, Reason};
 use vswitch_io::shortcut::Traffic;
-use vswitch_wire::Caps;
+use vswitch_wire::{Caps, Mac};
 
 use crate::worker::Pulse;
 
@@ -108,6 +108,16 @@ impl Totals {
             for (sum, drop) in self.drops.iter_mut().zip(c.drops.iter()) {
                 *sum += drop.get();
             }
+        }
+    }
+
+    /// Adds what was counted at the switch's own port: what came in there the switch has made, what left it has taken.
+    fn add_own(&mut self, own: &Self) {
+        self.originated += own.rx_packets + own.originated;
+        self.consumed += own.tx_packets + own.consumed;
+        self.replicated += own.replicated;
+        for (sum, drops) in self.drops.iter_mut().zip(own.drops) {
+            *sum += drops;
         }
     }
 
@@ -296,6 +306,7 @@ impl Control {
                 }
             }
         }
+        let own: HashMap<String, Mac> = self.desired.own_entries().map(|e| (e.network, e.mac)).collect();
         let view = |n: &Network| {
             let learnt = self.net_ids.get(&n.name).map_or(0, |id| self.fdb.learnt_in(NetId(id)));
             NetworkState {
@@ -304,8 +315,12 @@ impl Control {
                 vlan: n.vlan,
                 vni: n.vni,
                 peers: n.peers.clone(),
+                address: n.address.clone(),
+                own_mac: own.get(n.name.as_str()).map(ToString::to_string),
                 ageing: vswitch_api::value::duration::format(n.ageing),
-                macs: u64::from(learnt) + statics.get(n.name.as_str()).copied().unwrap_or(0),
+                macs: u64::from(learnt)
+                    + statics.get(n.name.as_str()).copied().unwrap_or(0)
+                    + u64::from(own.contains_key(&n.name)),
                 max_macs: n.max_macs,
                 ports: ports.remove(n.name.as_str()).unwrap_or_default(),
             }
@@ -377,11 +392,14 @@ impl Control {
                 traffic,
             });
         }
+        let own = self.own.counters().map(|c| Totals::of(c, (Traffic::default(), Traffic::default())));
+        own.iter().for_each(|own| whole.add_own(own));
         let drops = whole.drops();
         let known: BTreeSet<&str> = drops.keys().map(String::as_str).collect();
         let meaning = |r: &&Reason| known.contains(r.name());
         Stats {
             ports,
+            switch: own.map(|own| own.view()),
             networks,
             tenants: tenants.into_iter().map(|(name, traffic)| TenantStats { name, traffic }).collect(),
             reasons: Reason::ALL
@@ -419,6 +437,6 @@ fn kind_in_use(kind: vswitch_io::Kind) -> Kind {
         vswitch_io::Kind::Xdp => Kind::Xdp,
         vswitch_io::Kind::Tap => Kind::Tap,
         vswitch_io::Kind::VhostUser => Kind::VhostUser,
-        vswitch_io::Kind::Packet | vswitch_io::Kind::Loopback => Kind::Packet,
+        vswitch_io::Kind::Packet | vswitch_io::Kind::Internal | vswitch_io::Kind::Loopback => Kind::Packet,
     }
 }

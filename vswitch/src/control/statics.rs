@@ -54,12 +54,12 @@ impl StaticEntries {
     }
 
     /// Tries again what found no room.
-    pub(super) fn retry(&mut self, all: &[StaticEntry], place: Place<'_>) {
+    pub(super) fn retry(&mut self, all: impl FnOnce() -> Vec<StaticEntry>, place: Place<'_>) {
         if self.left_out.is_empty() {
             return;
         }
         let left_out = std::mem::take(&mut self.left_out);
-        for entry in all.iter().filter(|e| left_out.contains(&(e.network.clone(), e.mac))) {
+        for entry in all().iter().filter(|e| left_out.contains(&(e.network.clone(), e.mac))) {
             self.set(entry, place);
         }
     }
@@ -121,10 +121,10 @@ mod tests {
             "{health:?}"
         );
 
-        statics.retry(&all, place);
+        statics.retry(|| all.to_vec(), place);
         assert!(statics.health().is_some(), "it is as full as before");
         assert!(fdb.remove(network, all[0].mac));
-        statics.retry(&all, place);
+        statics.retry(|| all.to_vec(), place);
         assert_eq!(statics.health(), None);
         assert_eq!(fdb.lookup(network, all[1].mac), Some(port));
 

@@ -3,7 +3,7 @@
 use vswitch_api::response::{Changes, LinkState};
 use vswitch_api::topology::{Kind, Network, Port, StaticEntry};
 use vswitch_dataplane::fdb::Learn;
-use vswitch_dataplane::{NetId, PortId};
+use vswitch_dataplane::{Attachment, NetId, PortId};
 use vswitch_io::PoolConfig;
 use vswitch_wire::Mac;
 
@@ -138,7 +138,8 @@ fn addresses_go_with_what_they_belong_to_and_numbers_are_free_again() {
             .unwrap();
         assert_eq!(control.port_ids.get("c"), a, "the number is used again");
         control.apply(Topology::default(), Options::default()).await.unwrap();
-        assert_eq!((control.net_ids.span(), control.port_ids.span(), control.ports.len()), (0, 0, 0));
+        // One number is the switch's own.
+        assert_eq!((control.net_ids.span(), control.port_ids.span(), control.ports.len()), (0, 1, 0));
     });
 }
 
@@ -186,5 +187,77 @@ fn a_guests_port_that_is_lost_is_opened_anew_and_waits_for_a_front_end() {
 
         control.detach_all().await;
         assert!(!socket.exists());
+    });
+}
+
+/// `count` networks from the `first` on, with an address each.
+fn addressed(first: usize, count: usize) -> Topology {
+    let network = |n: usize| {
+        let address = vec!["10.0.0.254/24".parse().unwrap()];
+        Network { address, ..Network::new(format!("net{n}")) }
+    };
+    Topology { network: (first..first + count).map(network).collect(), ..Topology::default() }
+}
+
+/// The VLAN IDs of the switch's own port, by network.
+fn own_vids(control: &Control) -> BTreeMap<NetId, u16> {
+    let Attachment::Trunk(trunk) = &control.snapshot.port(control.own.id).unwrap().attachment else {
+        panic!("it is a trunk")
+    };
+    (1..4095).filter_map(|vid| Some((trunk.network_of(vid)?, vid))).collect()
+}
+
+#[test]
+fn the_own_port_has_a_vlan_id_for_each_network_with_an_address() {
+    with_control(async |control| {
+        assert!(control.snapshot.port(control.own.id).is_none(), "nobody needs it");
+        assert!(control.stats().switch.is_none());
+        let most = topology::ADDRESSED_NETWORKS_MAX;
+        control.apply(addressed(0, most), Options::default()).await.unwrap();
+        assert_eq!(own_vids(control).len(), most);
+        assert!(control.statics.health().is_none() && control.known().len() == most);
+        // All of them make room for others, in one change.
+        control.apply(addressed(most, most), Options::default()).await.unwrap();
+        let vids = own_vids(control);
+        assert_eq!(vids.len(), most);
+        assert!(vids.keys().all(|id| control.net_ids.name(id.0).is_some()));
+        assert_eq!(control.known().len(), most);
+        control.apply(Topology::default(), Options::default()).await.unwrap();
+        assert_eq!((own_vids(control).len(), control.known().len()), (0, 0));
+        assert_eq!(
+            control.apply(addressed(0, most + 1), Options::default()).await.unwrap_err().code,
+            ErrorCode::Invalid
+        );
+    });
+}
+
+#[test]
+fn a_vlan_id_of_the_own_port_is_not_another_networks_within_one_change() {
+    with_control(async |control| {
+        control.apply(addressed(0, 1), Options::default()).await.unwrap();
+        let vid = *own_vids(control).values().next().unwrap();
+        control.apply(addressed(1, 1), Options::default()).await.unwrap();
+        assert!(own_vids(control).values().all(|other| *other != vid));
+        control.apply(addressed(2, 2), Options::default()).await.unwrap();
+        assert!(own_vids(control).values().any(|other| *other == vid), "it is free by then");
+    });
+}
+
+#[test]
+fn the_own_place_is_kept_when_the_switch_is_renamed() {
+    with_control(async |control| {
+        control.change(|t| t.network[1].address = vec!["10.0.0.254/24".parse().unwrap()]).await.unwrap();
+        let own = |switch| entry("blue", topology::OWN_PORT, topology::own_mac(switch, "blue"));
+        assert_eq!(control.known(), [own("vswitch"), entry("red", "a", FIXED)]);
+        control.change(|t| t.switch.name = "other".to_owned()).await.unwrap();
+        assert_eq!(control.known(), [own("other"), entry("red", "a", FIXED)]);
+        let query = vswitch_api::request::FdbQuery::default();
+        assert_eq!(control.flush(&query).unwrap().flushed, 0);
+        let key = vswitch_api::request::FdbKey {
+            network: "blue".to_owned(),
+            mac: topology::own_mac("other", "blue"),
+        };
+        assert_eq!(control.del_fdb(&key).await.unwrap_err().code, ErrorCode::Conflict);
+        assert_eq!(control.network_views()[1].macs, 1);
     });
 }

@@ -1,25 +1,17 @@
 //! What control knows of the underlay: its port, and `vxlan show`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 
 use vswitch_api::response::{Peer, Reach, TunnelledNetwork, UnderlayState, VxlanState};
-use vswitch_dataplane::{PortCounters, PortId, Stranger};
+use vswitch_api::topology;
+use vswitch_dataplane::{NetId, PortCounters, PortId, Stranger};
 use vswitch_io::Kind;
-use vswitch_wire::Mac;
 
 use super::compile::{self, DeviceInput};
 use super::overlay::{self, Uplink};
 use super::record::PortRecord;
 use super::report::Totals;
 use super::{Control, by_name};
-
-/// A MAC of the switch's own (locally administered), the same after every start.
-fn own_mac(switch: &str, what: &str) -> Mac {
-    let mut hasher = DefaultHasher::new();
-    (switch, what).hash(&mut hasher);
-    let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
-    Mac([0x02, a, b, c, d, e])
-}
 
 impl Control {
     /// The underlay's port, as it is now; `None` without an underlay.
@@ -35,10 +27,51 @@ impl Control {
         let netdev_mac = link.and_then(|link| link.mac).filter(|mac| mac.is_unicast());
         Some(Uplink {
             port,
-            mac: netdev_mac.unwrap_or_else(|| own_mac(&self.desired.switch.name, overlay::NETWORK)),
+            mac: netdev_mac.unwrap_or_else(|| topology::own_mac(&self.desired.switch.name, overlay::NETWORK)),
             up: input.as_ref().is_some_and(|d| d.up) && compile::has_tags(underlay, input.as_ref()),
             mtu: input.map(|d| compile::effective_mtu(config, &d)),
         })
+    }
+
+    /// Has the station on the underlay, and the FDB's entry for it, be as the published snapshot has them; true when what
+    /// was known of next hops is void.
+    pub(super) fn settle_vtep(&mut self) -> bool {
+        let at = self.desired.underlay.clone().zip(self.uplink());
+        let network = self.net_ids.get(overlay::NETWORK).map(NetId);
+        let entry = at.as_ref().zip(network).map(|((_, uplink), network)| (network, uplink.mac));
+        if self.overlay.own_entry != entry {
+            if let Some((network, mac)) = self.overlay.own_entry {
+                self.fdb.remove(network, mac);
+            }
+            self.overlay.own_entry = entry;
+        }
+        if let Some((network, mac)) = entry {
+            // Without room it is tried again with the next snapshot; meanwhile the station hears what is flooded.
+            let _ = self.fdb.add_static(network, mac, self.own.id, self.clock.now());
+        }
+        let Some((underlay, uplink)) = at else {
+            self.overlay.forget_next_hops();
+            return false;
+        };
+        self.overlay.shared.borrow_mut().want(self.overlay.next_hops(&underlay));
+        let shared = Rc::clone(&self.overlay.shared);
+        let is_new = self.own.update_vtep(uplink.mac, underlay.address, &shared);
+        if is_new {
+            self.overlay.forget_next_hops();
+        }
+        is_new
+    }
+
+    /// Publishes what the station on the underlay has learnt of next hops.
+    pub(super) async fn follow_next_hops(&mut self) {
+        let news = self.overlay.shared.borrow_mut().take_news();
+        let mut is_changed = false;
+        for (hop, mac) in news {
+            is_changed |= self.overlay.set_next_hop(hop, mac);
+        }
+        if is_changed {
+            self.publish().await;
+        }
     }
 
     /// A VTEP that nobody configured sends frames of a network where that makes it a peer.

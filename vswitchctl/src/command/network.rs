@@ -12,7 +12,18 @@ use crate::table::Table;
 
 pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result<String, Failure> {
     match command {
-        Network::Add { name, vlan, vni, peers, peers_any, no_remote_learning, tenant, max_macs, ageing } => {
+        Network::Add {
+            name,
+            vlan,
+            vni,
+            peers,
+            peers_any,
+            no_remote_learning,
+            tenant,
+            address,
+            max_macs,
+            ageing,
+        } => {
             let default = topology::Network::new(name);
             let network = topology::Network {
                 vlan,
@@ -21,6 +32,7 @@ pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result
                 peers_any,
                 remote_learning: !no_remote_learning,
                 tenant,
+                address,
                 max_macs: max_macs.unwrap_or(default.max_macs),
                 ageing: ageing.unwrap_or(default.ageing),
                 ..default
@@ -40,7 +52,8 @@ pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result
 }
 
 fn list(networks: &[NetworkState]) -> String {
-    let mut table = Table::new(["NETWORK", "TENANT", "VLAN", "VNI", "MACS", "MAX", "AGEING", "PORTS"]);
+    let mut table =
+        Table::new(["NETWORK", "TENANT", "VLAN", "VNI", "MACS", "MAX", "AGEING", "ADDRESS", "PORTS"]);
     for network in networks {
         table.row([
             network.name.clone(),
@@ -50,6 +63,7 @@ fn list(networks: &[NetworkState]) -> String {
             network.macs.to_string(),
             network.max_macs.to_string(),
             network.ageing.clone(),
+            network.address.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             network.ports.join(" "),
         ]);
     }

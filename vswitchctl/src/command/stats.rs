@@ -6,6 +6,7 @@ use std::time::Duration;
 use vswitch_api::client::Client;
 use vswitch_api::paths;
 use vswitch_api::response::{Conservation, Stats, Traffic};
+use vswitch_api::topology::OWN_PORT;
 
 use super::render;
 use crate::failure::Failure;
@@ -56,11 +57,12 @@ fn ports(stats: &Stats) -> String {
         "DROPPED",
         "BY REASON",
     ]);
-    for port in &stats.ports {
-        let c = &port.counters;
+    let ports = stats.ports.iter().map(|port| (port.name.as_str(), &port.counters));
+    let own = stats.switch.iter().map(|counters| (OWN_PORT, counters));
+    for (name, c) in ports.chain(own) {
         let reasons: Vec<_> = c.drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
         table.row([
-            port.name.clone(),
+            name.to_owned(),
             c.rx_packets.to_string(),
             c.rx_bytes.to_string(),
             c.tx_packets.to_string(),

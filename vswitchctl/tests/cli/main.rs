@@ -91,6 +91,11 @@ fn requests_say_what_the_arguments_say() {
     let file = scratch_file(&daemon, "lab.toml", "[[port]]\nname = \"web1\"\nmax-macs = 5\n");
     let cases = [
         ("port add web1 --vlan 10", "POST /v1/ports?force=false", r#"{"name":"web1","vlan":10}"#),
+        (
+            "network add red --address 10.0.0.254/24 --address fd00::1/64",
+            "POST /v1/networks",
+            r#"{"name":"red","address":["10.0.0.254/24","fd00::1/64"]}"#,
+        ),
         ("port set web1 --native '' --force", "PATCH /v1/ports/web1?force=true", r#"{"native":null}"#),
         ("fdb list --network red --port web1", "GET /v1/fdb?network=red&port=web1", ""),
         ("fdb flush --network red", "POST /v1/fdb/flush", r#"{"network":"red"}"#),
@@ -175,6 +180,7 @@ fn misuse_is_one_useful_line_and_exit_code_2() {
         ("port add web1 --storm all=5pps", "broadcast, multicast or unknown"),
         ("network add red --ageing 300", "a whole number and a unit"),
         ("network add red --vni 10010", "VXLAN is not supported by this version yet; leave --vni out"),
+        ("network add red --address 10.0.0.254", "is not an address with a prefix length"),
         ("network list now", "unexpected argument"),
         ("fdb add red 02:00 --port web1", "02:00:00:00:00:11"),
         ("fdb add red 02:00:00:00:00:11", "--port"),

@@ -50,6 +50,7 @@ fn topology() -> Topology {
     let red = Network {
         tenant: Some("acme".to_owned()),
         vlan: Vid::new(10).ok(),
+        address: vec!["10.0.0.254/24".parse().unwrap()],
         ageing: Duration::from_millis(1500),
         ..Network::new("red")
     };
@@ -98,6 +99,12 @@ fn networks() -> Vec<NetworkState> {
         vlan: vlan.and_then(|v| Vid::new(v).ok()),
         vni: None,
         peers: Vec::new(),
+        address: tenant
+            .iter()
+            .flat_map(|_| ["10.0.0.254/24", "2001:db8::1/64"])
+            .map(|a| a.parse().unwrap())
+            .collect(),
+        own_mac: tenant.map(|_| "02:00:00:00:00:fe".to_owned()),
         ageing: "300s".to_owned(),
         macs,
         max_macs: 8192,
@@ -213,6 +220,13 @@ fn stats() -> Stats {
             PortStats { name: "web1".to_owned(), counters: web1_counters() },
             PortStats { name: "up".to_owned(), counters: PortCounters::default() },
         ],
+        switch: Some(PortCounters {
+            rx_packets: 2,
+            rx_bytes: 196,
+            tx_packets: 3,
+            tx_bytes: 240,
+            ..PortCounters::default()
+        }),
         networks: vec![
             NetworkStats { name: "red".to_owned(), tenant: Some("acme".to_owned()), traffic },
             NetworkStats { name: "blue".to_owned(), tenant: None, traffic: Traffic::default() },
@@ -225,10 +239,10 @@ fn stats() -> Stats {
         ]),
         conservation: Conservation {
             received: 1000,
-            originated: 0,
+            originated: 2,
             replicated: 8,
-            transmitted: 999,
-            consumed: 0,
+            transmitted: 998,
+            consumed: 3,
             dropped: 9,
         },
     }

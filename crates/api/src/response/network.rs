@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use vswitch_wire::{Mac, Vid, Vni};
 
-use crate::value;
+use crate::value::{self, Cidr};
 
 /// A network: what was asked for and what is in it. GET [`crate::paths::NETWORKS`] answers a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,6 +26,13 @@ pub struct NetworkState {
     /// The other VTEPs of the network.
     #[schema(value_type = Vec<String>)]
     pub peers: Vec<IpAddr>,
+    /// The switch's own addresses in it.
+    #[serde(default)]
+    pub address: Vec<Cidr>,
+    /// The MAC that they have; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "02:00:00:00:00:11")]
+    pub own_mac: Option<String>,
     /// How long an unused FDB entry lives.
     #[schema(example = "300s")]
     pub ageing: String,

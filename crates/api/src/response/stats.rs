@@ -12,6 +12,10 @@ use super::{Drops, PortCounters};
 pub struct Stats {
     /// Every port.
     pub ports: Vec<PortStats>,
+    /// The switch itself, where it has an address in a network: `rx` counts what it made, which is `originated` in the balance
+    /// and not `received`; `tx` what it took, which is `consumed`; drops are of what it would have made or taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<PortCounters>,
     /// Every network.
     pub networks: Vec<NetworkStats>,
     /// Every tenant: the sums over its networks.

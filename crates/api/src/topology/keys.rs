@@ -64,9 +64,8 @@ impl Table {
         match self {
             Self::Top => &["bond", "service", "mirror"],
             Self::Switch => &["metrics"],
-            Self::Network => &["address"],
             Self::Port => &["security", "rate"],
-            Self::Storm | Self::TrunkEntry | Self::Underlay | Self::Fdb | Self::Host => &[],
+            Self::Network | Self::Storm | Self::TrunkEntry | Self::Underlay | Self::Fdb | Self::Host => &[],
         }
     }
 

@@ -21,12 +21,14 @@ mod check;
 mod diff;
 mod file;
 mod keys;
+mod own;
 mod trunk;
 mod underlay;
 
 pub use check::check;
 pub use diff::{Action, Entry, actions, diff};
 pub use file::{FileProblem, ReadError, load, read, to_toml};
+pub use own::{OWN_PORT, own_mac};
 pub use trunk::TrunkEntry;
 pub use underlay::{PEER_ENTRIES_MAX, PEERS_MAX, Underlay};
 
@@ -40,6 +42,11 @@ pub const TRUNK_MAX: usize = 4094;
 pub const TRUNK_ENTRIES_MAX: usize = 1 << 20;
 /// The most static FDB entries: a sixteenth of the FDB, so that they cannot keep others from being learnt.
 pub const STATIC_ENTRIES_MAX: usize = 65_536;
+/// The most addresses of the switch itself in one network.
+pub const NETWORK_ADDRESSES_MAX: usize = 7;
+/// The most networks in which the switch itself has an address: each has a VLAN ID of the switch's own port, and some are
+/// for other purposes.
+pub const ADDRESSED_NETWORKS_MAX: usize = 4000;
 /// The most CPUs, and so workers, of one switch.
 pub const CPUS_MAX: usize = 256;
 /// The most mistakes that a check tells one by one; the others are counted.
@@ -144,6 +151,10 @@ pub struct Network {
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     #[schema(default = true)]
     pub remote_learning: bool,
+    /// The switch's own addresses here, 7 at most, each with the length of its network's prefix: it answers ARP, neighbour
+    /// discovery and pings for them, from inside of this network alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub address: Vec<Cidr>,
     /// Most MACs learnt here. Beyond it the largest port's oldest entries make room.
     #[serde(default = "network_macs_default", skip_serializing_if = "is_network_macs_default")]
     #[schema(minimum = 1)]
@@ -166,6 +177,7 @@ impl Network {
             peers: Vec::new(),
             peers_any: false,
             remote_learning: true,
+            address: Vec::new(),
             max_macs: NETWORK_MACS_DEFAULT,
             ageing: AGEING_DEFAULT,
         }

@@ -3,6 +3,7 @@
 //! The work is bounded by the limits of the lists, and what is told by [`PROBLEMS_MAX`]: what comes from outside may
 //! be of any size.
 
+mod address;
 mod port;
 mod underlay;
 
@@ -43,10 +44,12 @@ pub(super) fn find(topology: &Topology) -> Found {
         // Of two with one name the first counts, so they are put in from behind.
         networks: topology.network.iter().rev().map(|n| (n.name.as_str(), n)).collect(),
         ports: topology.port.iter().rev().map(|p| (p.name.as_str(), p)).collect(),
+        switch: &topology.switch.name,
         found: Found::default(),
     };
     checker.check_switch(&topology.switch);
     checker.check_networks(&topology.network);
+    checker.check_addresses(&topology.network);
     checker.check_ports(&topology.port);
     checker.check_tunnels(topology);
     checker.check_static_entries(&topology.fdb, &topology.port);
@@ -57,6 +60,8 @@ pub(super) fn find(topology: &Topology) -> Found {
 struct Checker<'a> {
     networks: BTreeMap<&'a str, &'a Network>,
     ports: BTreeMap<&'a str, &'a Port>,
+    /// The switch's name.
+    switch: &'a str,
     found: Found,
 }
 
@@ -210,6 +215,7 @@ impl Checker<'_> {
                 let mend = "use an individual address: not zero, the first octet even";
                 self.report(format!("{path}.mac"), what, mend);
             }
+            self.check_own_entry(&path, entry);
             if let Some(first) = seen.insert((&entry.network, entry.mac), &path) {
                 let what =
                     format!("{} of network {:?} is given by {first} already", entry.mac, entry.network);
