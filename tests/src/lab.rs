@@ -22,6 +22,8 @@ pub struct Scenario<'a> {
     topology: &'a str,
     plugged: bool,
     queues: u32,
+    /// What the first host's MAC is made of; the others' follow.
+    first_host: u16,
     /// Port, and addresses in its tap.
     taps: Vec<(&'a str, Vec<String>)>,
 }
@@ -42,7 +44,7 @@ impl<'a> Scenario<'a> {
     /// Of this topology file's text.
     #[must_use]
     pub fn new(topology: &'a str) -> Self {
-        Self { topology, plugged: true, queues: 1, taps: Vec::new() }
+        Self { topology, plugged: true, queues: 1, first_host: 1, taps: Vec::new() }
     }
 
     /// Hosts are there, and their veths are not.
@@ -55,6 +57,12 @@ impl<'a> Scenario<'a> {
     #[must_use]
     pub fn queues(self, queues: u32) -> Self {
         Self { queues, ..self }
+    }
+
+    /// Hosts have other MACs than those of a scenario beside it.
+    #[must_use]
+    pub fn other_macs(self) -> Self {
+        Self { first_host: 0x1001, ..self }
     }
 
     /// A host whose link is the tap of a port, and of the port's name. (A `[[host]]` has a veth always.)
@@ -91,7 +99,7 @@ impl<'a> Scenario<'a> {
 
     fn make_hosts(&self, switch: &Switch, topology: &Topology) -> BTreeMap<String, LabHost> {
         let mut hosts = BTreeMap::new();
-        for (number, host) in (1..).zip(&topology.host) {
+        for (number, host) in (self.first_host..).zip(&topology.host) {
             let port = topology.port.iter().find(|port| port.name == host.port);
             let port = port.expect("the check found the host's port");
             let netdev = port.netdev().expect("the check found that a host's port has a netdev");

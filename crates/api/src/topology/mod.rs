@@ -142,7 +142,8 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>, example = json!(["192.0.2.2"]))]
     pub peers: Vec<IpAddr>,
-    /// Whoever sends frames with the network's VNI to this VTEP becomes a peer, until nothing is known behind it any more.
+    /// Whoever sends frames with the network's VNI to this VTEP becomes a peer, until nothing is known behind it any more. Its
+    /// first frame is dropped.
     /// Anyone on the underlay can then hear and speak in the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub peers_any: bool,
