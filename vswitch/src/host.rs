@@ -136,7 +136,7 @@ impl Hosts {
         if now >= port.rests_until {
             let is_more = port.handle.receive(TURN, TURN_EACH, |vid, frame| {
                 self.with(vid, |member| {
-                    member.input(now, frame, &mut |answer| outbox.push((vid, answer.to_vec())))
+                    member.input(now, frame, &mut |answer| outbox.push((vid, answer.to_vec())));
                 });
             });
             if is_more {

@@ -46,7 +46,7 @@ impl Queues {
         let was_empty = inner.total == 0;
         for frame in frames.drain() {
             let len = frame.bytes().len() as u64;
-            let Some(vid) = vlan::peek(frame.bytes()).map(|tag| tag.vid()) else {
+            let Some(vid) = vlan::peek(frame.bytes()).map(vswitch_wire::Tag::vid) else {
                 report.refused += 1;
                 pool.release(frame);
                 continue;
