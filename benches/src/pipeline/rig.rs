@@ -114,6 +114,7 @@ fn port() -> Port {
         caps: Caps::ALL,
         shortcut_ifindex: None,
         max_macs: u32::MAX,
+        acl: Default::default(),
         storm: Storm::default(),
         counters: Arc::from([Default::default()]),
     }

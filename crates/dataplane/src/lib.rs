@@ -2,7 +2,7 @@
 //!
 //! Pure forwarding: no system call, no clock, no allocation per packet, no unsafe code outside the table.
 //! One pipeline step is one file, and the order of [`pipeline`]'s steps is the order a frame sees:
-//! parse > admit > vlan > storm > locate > learn > forward > egress. Workers read one immutable [`Snapshot`] per batch;
+//! parse > admit > vlan > acl > storm > locate > learn > forward > egress. Workers read one immutable [`Snapshot`] per batch;
 //! everything that changes per packet lives in the [`Pipeline`] (owned by one worker), in the shared
 //! [`Fdb`] (lock-free readers) or in [`counters`] (one writer each).
 
@@ -13,6 +13,7 @@ extern crate alloc;
 #[cfg(any(test, loom))]
 extern crate std;
 
+pub mod acl;
 mod admit;
 pub mod counters;
 pub mod egress;
@@ -34,6 +35,7 @@ mod table;
 mod vector;
 mod vlan;
 
+pub use acl::{Acl, Acls};
 pub use counters::{Counter, NetworkCounters, PortCounters};
 pub use egress::Egress;
 pub use explain::{Step, explain};

@@ -12,12 +12,13 @@ use alloc::string::String;
 
 use vswitch_wire::{FrameBuf, Instant};
 
+use crate::acl::{Acl, Place, Ruling};
 use crate::counters::account;
 use crate::fdb::Learn;
 use crate::storm::{Bucket, Class, Policer};
 use crate::vector::{Context, Slot, Vector};
 use crate::{NetId, PortCounters, PortId, Reason, Snapshot};
-use crate::{admit, forward, learn, locate, parse, storm, vlan};
+use crate::{acl, admit, forward, learn, locate, parse, storm, vlan};
 
 /// The most frames of one batch.
 pub const BATCH_MAX: usize = 64;
@@ -62,6 +63,8 @@ pub(crate) trait Effects {
     /// Whether the ingress port's limit lets one more frame of this class be flooded, which stands for `frames` on
     /// the wire.
     fn may_flood(&mut self, cx: &Context<'_>, class: Class, frames: u32) -> bool;
+    /// A list of rules judged a frame.
+    fn rule(&mut self, acl: &Acl, place: Place, ruling: Ruling);
     /// Says what `stage` decided.
     fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String);
 }
@@ -71,6 +74,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
     parse::run(vector, effects);
     admit::run(cx, vector, effects);
     vlan::run(cx, vector, effects);
+    acl::run(cx, vector, effects);
     storm::run(cx, vector, effects);
     locate::run(cx, vector);
     learn::run(cx, vector, effects);
@@ -106,7 +110,7 @@ impl Pipeline {
             return batch.verdicts.fill(Verdict::Drop(Reason::PortGone));
         };
         let cx = Context { snapshot, now, ingress, port };
-        let mut live = Live { buckets: self.policer.buckets(ingress), counters };
+        let mut live = Live { worker: self.worker, buckets: self.policer.buckets(ingress), counters };
         let chunks = batch.frames.chunks_mut(BATCH_MAX).zip(batch.verdicts.chunks_mut(BATCH_MAX));
         for (frames, verdicts) in chunks {
             let slots = &mut self.slots[..frames.len()];
@@ -121,6 +125,7 @@ impl Pipeline {
 
 /// Forwarding for real, in silence.
 struct Live<'a> {
+    worker: usize,
     buckets: &'a mut [Bucket; Class::COUNT],
     counters: &'a PortCounters,
 }
@@ -145,6 +150,11 @@ impl Effects for Live<'_> {
     #[inline]
     fn may_flood(&mut self, cx: &Context<'_>, class: Class, frames: u32) -> bool {
         class.limit(&cx.port.storm).is_none_or(|rate| self.buckets[class.index()].take(rate, frames, cx.now))
+    }
+
+    #[inline]
+    fn rule(&mut self, acl: &Acl, _place: Place, ruling: Ruling) {
+        acl.count(self.worker, ruling);
     }
 
     #[inline]

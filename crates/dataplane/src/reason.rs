@@ -42,6 +42,10 @@ drop_reasons! {
     UntaggedNoNative, "untagged_no_native", "an untagged frame came in by a trunk without a native network";
     VlanNotAllowed, "vlan_not_allowed", "the trunk does not carry this VLAN";
     ReservedVid, "reserved_vid", "the VLAN ID is 4095, which is reserved";
+    // Filters.
+    AclIngress, "acl_ingress", "a filter of the port or the network that the frame came in by denies it";
+    AclEgress, "acl_egress", "a filter of the port that the frame should leave by, or of its network, denies it";
+    AclUnreadable, "acl_unreadable", "a filter asks for what cannot be read: the headers are cut short, contradict themselves or are hidden in fragments";
     // Flood and rate.
     StormBroadcast, "storm_broadcast", "the port's limit for broadcast is reached";
     StormMulticast, "storm_multicast", "the port's limit for multicast is reached";

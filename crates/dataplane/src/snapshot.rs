@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use vswitch_wire::{Caps, Vid};
 
+use crate::acl::Acls;
 use crate::counters::NetworkCounters;
 use crate::{Fdb, NetId, PortCounters, PortId};
 
@@ -15,6 +16,8 @@ use crate::{Fdb, NetId, PortCounters, PortId};
 pub struct Snapshot {
     ports: Vec<Option<Port>>,
     networks: Vec<Option<Network>>,
+    /// A network has a list of rules.
+    filters_networks: bool,
     fdb: Arc<Fdb>,
 }
 
@@ -37,6 +40,8 @@ pub struct Port {
     pub max_macs: u32,
     /// Limits of flooded traffic that comes in by this port.
     pub storm: Storm,
+    /// What may pass.
+    pub acl: Acls,
     /// One for each worker, in their order. The same allocation over all snapshots of a port's life.
     pub counters: Arc<[PortCounters]>,
 }
@@ -103,6 +108,8 @@ pub struct Network {
     pub max_macs: u32,
     /// How long an unused entry of the FDB lives.
     pub ageing: Duration,
+    /// What may pass, by whatever port.
+    pub acl: Acls,
     /// One for each worker, in their order.
     pub counters: Arc<[NetworkCounters]>,
 }
@@ -154,10 +161,10 @@ impl Port {
 }
 
 impl Network {
-    /// A network with no member yet; [`Snapshot::new`] fills them in.
+    /// A network with no member yet, which [`Snapshot::new`] fills in, and no filter.
     #[must_use]
     pub fn new(max_macs: u32, ageing: Duration, counters: Arc<[NetworkCounters]>) -> Self {
-        Self { members: Box::default(), max_macs, ageing, counters }
+        Self { members: Box::default(), max_macs, ageing, acl: Acls::default(), counters }
     }
 
     /// Ports that belong to the network, ascending.
@@ -181,7 +188,9 @@ impl Snapshot {
                 .map(|(p, _)| PortId(p as u16))
                 .collect();
         }
-        Self { ports, networks, fdb }
+        let filters = |n: &Network| n.acl.ingress.is_some() || n.acl.egress.is_some();
+        let filters_networks = networks.iter().flatten().any(filters);
+        Self { ports, networks, filters_networks, fdb }
     }
 
     /// The port, if there is one of that number.
@@ -206,6 +215,13 @@ impl Snapshot {
     /// Every network with its number.
     pub fn networks(&self) -> impl Iterator<Item = (NetId, &Network)> {
         self.networks.iter().enumerate().filter_map(|(i, n)| Some((NetId(i as u16), n.as_ref()?)))
+    }
+
+    /// Whether a network has a list of rules.
+    #[inline]
+    #[must_use]
+    pub fn filters_networks(&self) -> bool {
+        self.filters_networks
     }
 
     /// The forwarding database, shared by all snapshots.

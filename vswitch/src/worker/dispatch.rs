@@ -105,7 +105,8 @@ impl Dispatch {
     }
 
     fn emit(&mut self, snapshot: &Snapshot, hop: Hop, mut frame: Frame) {
-        match egress::prepare(snapshot, hop.network, hop.ingress, hop.port, &mut frame) {
+        let worker = Some(self.worker);
+        match egress::prepare(snapshot, hop.network, hop.ingress, hop.port, &mut frame, worker) {
             Ok(Egress::Ready) => self.queue(snapshot, hop.port, frame),
             Ok(Egress::Segment) => self.segment(snapshot, hop.port, frame),
             Err(reason) => self.discard(snapshot, hop.port, reason, frame),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etherparse::{EtherType, Ethernet2Header, SingleVlanHeader, VlanId, VlanPcp};
+use vswitch_dataplane::acl::{Acl, Action, Rule};
 use vswitch_dataplane::{
     Attachment, Batch, Egress, Fdb, NetId, Network, Pipeline, Port, PortId, Reason, Snapshot, Storm, Trunk,
     TrunkEntry, Verdict, egress,
@@ -74,9 +75,15 @@ pub fn port(attachment: Attachment) -> Port {
         caps: Caps::NONE,
         shortcut_ifindex: None,
         max_macs: 1000,
+        acl: Default::default(),
         storm: Storm::default(),
         counters: Arc::from(vec![Default::default()]),
     }
+}
+
+/// A list, compiled for one worker.
+pub fn acl(rules: &[Rule], default: Action) -> Option<Arc<Acl>> {
+    Some(Arc::new(Acl::new("list", rules, default, 1).unwrap()))
 }
 
 pub fn network() -> Network {
@@ -150,7 +157,7 @@ impl Switch {
                 counters.replicated.add(1);
             }
             let mut copy = frame.clone();
-            match egress::prepare(&self.snapshot, network, ingress, id, &mut copy) {
+            match egress::prepare(&self.snapshot, network, ingress, id, &mut copy, Some(0)) {
                 Ok(Egress::Ready | Egress::Segment) => {
                     counters.tx_packets.add(1);
                     outcome.out.push((id.0, copy.bytes().to_vec()));
