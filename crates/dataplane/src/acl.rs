@@ -205,7 +205,8 @@ pub(crate) fn judge<F: FrameBuf>(
     mut note: impl FnMut(&Acl, Place, Ruling),
 ) -> Result<(), Reason> {
     let headers = Headers::of(frame);
-    for (acl, owner) in lists.into_iter().flatten() {
+    for list in &lists {
+        let &Some((acl, owner)) = list else { continue };
         let ruling = acl.judge(&headers);
         note(acl, Place { direction, owner }, ruling);
         match ruling {

@@ -78,7 +78,7 @@ struct Part {
     rules: Box<[u16]>,
     fields: Vec<Field>,
     /// Lines of a row.
-    lines: usize,
+    lines: u32,
     /// How much of a frame must be readable for all of them to be judged.
     depth: Depth,
 }
@@ -97,22 +97,27 @@ impl Part {
             keys_of(kind).filter_map(|key| Some(Field { key, table: compile(key, &rules)? })).collect();
         debug_assert!(fields.len() <= FIELDS_MAX);
         let depth = fields.iter().map(|field| field.key.depth()).max().unwrap_or(Depth::Addresses);
-        Self { lines: numbers.len().div_ceil(LINE_RULES), rules: numbers.into(), fields, depth }
+        Self { lines: numbers.len().div_ceil(LINE_RULES) as u32, rules: numbers.into(), fields, depth }
     }
 
     #[inline]
     fn find(&self, headers: &Headers<'_>) -> Option<u16> {
         let mut classes = [Table::ABSENT; FIELDS_MAX];
         for (class, field) in classes.iter_mut().zip(&self.fields) {
-            *class = headers.get(field.key).map_or(Table::ABSENT, |value| field.table.class(value));
+            if let Some(value) = headers.get(field.key) {
+                *class = field.table.class(value);
+            }
         }
-        (0..self.lines).find_map(|line| {
+        for line in 0..self.lines {
             let mut suited = Line::ALL;
             for (class, field) in classes.iter().zip(&self.fields) {
                 suited.and(field.table.row(*class, line));
             }
-            self.rules.get(LINE_RULES * line + suited.first()?).copied()
-        })
+            if let Some(bit) = suited.first() {
+                return self.rules.get(LINE_RULES * line as usize + bit).copied();
+            }
+        }
+        None
     }
 }
 

@@ -27,19 +27,23 @@ impl Line {
 
     #[inline]
     pub(super) fn and(&mut self, other: &Self) {
-        for (word, other) in self.0.iter_mut().zip(&other.0) {
-            *word &= other;
+        for word in 0..8 {
+            self.0[word] &= other.0[word];
         }
     }
 
     /// The lowest bit that is set.
     #[inline]
     pub(super) fn first(&self) -> Option<usize> {
-        if self.0.iter().fold(0, |all, word| all | word) == 0 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        if (a | b | c | d) | (e | f | g | h) == 0 {
             return None;
         }
-        let (index, word) = self.0.iter().enumerate().find(|(_, word)| **word != 0)?;
-        Some(64 * index + word.trailing_zeros() as usize)
+        let mut index = 0;
+        while self.0[index] == 0 {
+            index = (index + 1) % 8;
+        }
+        Some(64 * index + self.0[index].trailing_zeros() as usize)
     }
 }
 
@@ -82,12 +86,12 @@ pub(super) struct Table {
     /// Those of class 0, of class 1 and so on. Class 0 is for frames that have no such field.
     rows: Vec<Line>,
     /// Lines of a row.
-    lines: usize,
+    lines: u32,
 }
 
 impl Table {
     /// The class of frames without such a field, as [`Table::row`] takes it.
-    pub(super) const ABSENT: usize = 0;
+    pub(super) const ABSENT: u32 = 0;
 
     /// A field of one octet. `others` are the rules that do not ask for it, and suit any value.
     pub(super) fn of_octets(others: Set, asks: &[(usize, impl Fn(u8) -> bool)]) -> Self {
@@ -113,7 +117,7 @@ impl Table {
 
     /// Where the row of the value's class begins.
     #[inline]
-    pub(super) fn class(&self, value: u32) -> usize {
+    pub(super) fn class(&self, value: u32) -> u32 {
         let mut shift = self.shift;
         let mut entry = NODE;
         while entry & NODE != 0 {
@@ -121,13 +125,13 @@ impl Table {
             entry = self.nodes[usize::from(entry & !NODE)][usize::from(octet)];
             shift = shift.wrapping_sub(8);
         }
-        usize::from(entry) * self.lines
+        u32::from(entry) * self.lines
     }
 
     /// A line of the row that begins at `class`.
     #[inline]
-    pub(super) fn row(&self, class: usize, line: usize) -> &Line {
-        &self.rows[class + line]
+    pub(super) fn row(&self, class: u32, line: u32) -> &Line {
+        &self.rows[(class + line) as usize]
     }
 
     /// Bytes that it takes.
@@ -183,7 +187,7 @@ impl Classes {
     }
 
     fn into_table(self, shift: u32, nodes: Vec<Node>) -> Table {
-        Table { shift, nodes, rows: self.rows, lines: self.lines }
+        Table { shift, nodes, rows: self.rows, lines: self.lines as u32 }
     }
 }
 
