@@ -12,6 +12,7 @@ use vswitch_dataplane::{
 use vswitch_io::Facts;
 use vswitch_wire::{Caps, Vid};
 
+use super::acl::Filters;
 use super::ids::Ids;
 
 /// Bytes of an Ethernet header, which an MTU does not count.
@@ -57,8 +58,8 @@ pub(super) fn counters<T: Default>(workers: usize) -> Arc<[T]> {
 pub(super) fn snapshot<'a>(
     desired: &Topology,
     ports: impl Iterator<Item = (u16, PortInput<'a>)>,
-    port_ids: &Ids,
-    net_ids: &Ids,
+    (port_ids, net_ids): (&Ids, &Ids),
+    acls: &Filters,
     net_counters: impl Fn(&str) -> Arc<[NetworkCounters]>,
     fdb: &Arc<Fdb>,
 ) -> Snapshot {
@@ -67,12 +68,12 @@ pub(super) fn snapshot<'a>(
     for network in &desired.network {
         let Some(id) = net_ids.get(&network.name) else { continue };
         known.insert(network.name.as_str(), (NetId(id), network.vlan));
-        networks[usize::from(id)] =
-            Some(Network::new(network.max_macs, network.ageing, net_counters(&network.name)));
+        let compiled = Network::new(network.max_macs, network.ageing, net_counters(&network.name));
+        networks[usize::from(id)] = Some(Network { acl: acls.of(&network.acl), ..compiled });
     }
     let mut compiled = vec![None; port_ids.span()];
     for (id, input) in ports {
-        compiled[usize::from(id)] = Some(port(input, &known));
+        compiled[usize::from(id)] = Some(port(input, &known, acls));
     }
     Snapshot::new(compiled, networks, Arc::clone(fdb))
 }
@@ -80,7 +81,7 @@ pub(super) fn snapshot<'a>(
 /// A network's number, and its own VLAN ID, by its name.
 type Known<'a> = HashMap<&'a str, (NetId, Option<Vid>)>;
 
-fn port(input: PortInput<'_>, networks: &Known<'_>) -> Port {
+fn port(input: PortInput<'_>, networks: &Known<'_>, acls: &Filters) -> Port {
     let config = input.config;
     let device = input.device;
     // A port that waits takes no frame; the usual MTU is for `trace` alone.
@@ -93,6 +94,7 @@ fn port(input: PortInput<'_>, networks: &Known<'_>) -> Port {
         caps: device.as_ref().map_or(Caps::NONE, |d| d.facts.caps),
         shortcut_ifindex: input.shortcut_ifindex,
         max_macs: config.max_macs.unwrap_or(u32::MAX),
+        acl: acls.of(&config.acl),
         storm: Storm {
             broadcast: config.storm.broadcast.map(|r| r.0),
             multicast: config.storm.multicast.map(|r| r.0),

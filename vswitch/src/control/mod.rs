@@ -5,6 +5,7 @@
 //! a change is checked, its devices are opened, and only then is it published; if a step fails the old state
 //! stands. A port whose netdev is missing waits; it is attached when the netdev comes, or comes back.
 
+mod acl;
 mod apply;
 mod backing;
 mod compile;
@@ -125,6 +126,7 @@ pub struct Control {
     /// Devices that were attached since the start.
     attachments: u64,
     networks: BTreeMap<String, Arc<[NetworkCounters]>>,
+    acls: acl::Filters,
     fdb: Arc<Fdb>,
     /// The way of frames past the workers; `None` where the kernel refuses it.
     shortcut: Option<&'static Shortcut>,
@@ -178,6 +180,7 @@ impl Control {
             worker_events,
             front_ends: FrontEnds::default(),
             started: switch.clone(),
+            acls: acl::Filters::default(),
             desired: Topology { switch: switch.clone(), ..Topology::default() },
             port_ids: Ids::default(),
             net_ids: Ids::default(),
@@ -293,8 +296,8 @@ impl Control {
         let count = self.workers.count();
         let counters =
             |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
-        let snapshot =
-            compile::snapshot(&self.desired, ports, &self.port_ids, &self.net_ids, counters, &self.fdb);
+        let ids = (&self.port_ids, &self.net_ids);
+        let snapshot = compile::snapshot(&self.desired, ports, ids, &self.acls, counters, &self.fdb);
         self.snapshot = Arc::new(snapshot);
         let old = self.workers.publish(Arc::clone(&self.snapshot));
         self.workers.settle().await;

@@ -262,6 +262,7 @@ impl Control {
             trunk: config.trunk.clone(),
             native: config.native.clone(),
             isolated: config.isolated,
+            acl: config.acl.clone(),
             macs: u64::from(learnt) + statics.get(config.name.as_str()).copied().unwrap_or(0),
             max_macs: config.max_macs,
             storm: config.storm,
@@ -294,6 +295,7 @@ impl Control {
                 macs: u64::from(learnt) + statics.get(n.name.as_str()).copied().unwrap_or(0),
                 max_macs: n.max_macs,
                 ports: ports.remove(n.name.as_str()).unwrap_or_default(),
+                acl: n.acl.clone(),
             }
         };
         self.desired.network.iter().map(view).collect()

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vswitch_wire::{Mac, Vid};
 
+use crate::topology::AclUse;
 use crate::value;
 
 /// A network: what was asked for and what is in it. GET [`crate::paths::NETWORKS`] answers a list.
@@ -26,6 +27,9 @@ pub struct NetworkState {
     pub max_macs: u32,
     /// Ports that carry it, by name.
     pub ports: Vec<String>,
+    /// Its filters.
+    #[serde(default, skip_serializing_if = "AclUse::is_none")]
+    pub acl: AclUse,
 }
 
 /// An entry of the FDB. GET [`crate::paths::FDB`] answers a list.

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::trunk::Translated;
-use super::{Host, Network, Port, StaticEntry, Storm, Switch, Topology};
+use super::{Acl, AclRule, AclUse, Host, Network, Port, StaticEntry, Storm, Switch, Topology};
 
 /// The tables of a topology file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub(super) enum Table {
     Port,
     Storm,
     TrunkEntry,
+    Acl,
+    AclRule,
+    AclUse,
     Fdb,
     Host,
 }
@@ -52,6 +55,9 @@ impl Table {
             Self::Port => keys_of::<Port>(),
             Self::Storm => keys_of::<Storm>(),
             Self::TrunkEntry => keys_of::<Translated>(),
+            Self::Acl => keys_of::<Acl>(),
+            Self::AclRule => keys_of::<AclRule>(),
+            Self::AclUse => keys_of::<AclUse>(),
             Self::Fdb => keys_of::<StaticEntry>(),
             Self::Host => keys_of::<Host>(),
         }
@@ -65,6 +71,7 @@ impl Table {
             Self::Network => &["vni", "peers", "address"],
             Self::Port => &["security", "rate"],
             Self::Storm | Self::TrunkEntry | Self::Fdb | Self::Host => &[],
+            Self::Acl | Self::AclRule | Self::AclUse => &[],
         }
     }
 
@@ -73,6 +80,9 @@ impl Table {
             (Self::Top, "switch") => Below::One(Self::Switch),
             (Self::Top, "network") => Below::List(Self::Network),
             (Self::Top, "port") => Below::List(Self::Port),
+            (Self::Top, "acl") => Below::List(Self::Acl),
+            (Self::Acl, "rule") => Below::List(Self::AclRule),
+            (Self::Port | Self::Network, "acl") => Below::One(Self::AclUse),
             (Self::Top, "fdb") => Below::List(Self::Fdb),
             (Self::Top, "host") => Below::List(Self::Host),
             (Self::Port, "storm") => Below::One(Self::Storm),

@@ -16,12 +16,17 @@ use vswitch_wire::{Mac, Vid};
 
 use crate::value::{self, Cidr, Pps};
 
+mod acl;
 mod check;
 mod diff;
 mod file;
 mod keys;
 mod trunk;
 
+pub use acl::{
+    ACL_RULES_MAX, ACL_RULES_TOTAL_MAX, ACLS_MAX, Acl, AclAction, AclRule, AclUse, EtherType, IpPrefix,
+    MacMask, PortRange, Protocol, TcpFlags,
+};
 pub use check::check;
 pub use diff::{Action, Entry, actions, diff};
 pub use file::{FileProblem, ReadError, load, read, to_toml};
@@ -64,6 +69,8 @@ pub struct Topology {
     pub network: Vec<Network>,
     /// Attachment points.
     pub port: Vec<Port>,
+    /// Filters, which ports and networks use.
+    pub acl: Vec<Acl>,
     /// Static entries of the forwarding database.
     pub fdb: Vec<StaticEntry>,
     /// Hosts of a lab. The daemon ignores them; `vswitchctl lab` makes a network namespace of each.
@@ -129,6 +136,9 @@ pub struct Network {
     #[serde(default = "ageing_default", with = "value::duration", skip_serializing_if = "is_ageing_default")]
     #[schema(value_type = String, example = "300s")]
     pub ageing: Duration,
+    /// Filters of what enters and leaves the network, by whatever port.
+    #[serde(default, skip_serializing_if = "AclUse::is_none")]
+    pub acl: AclUse,
 }
 
 impl Network {
@@ -141,6 +151,7 @@ impl Network {
             vlan: None,
             max_macs: NETWORK_MACS_DEFAULT,
             ageing: AGEING_DEFAULT,
+            acl: AclUse::default(),
         }
     }
 }
@@ -201,6 +212,9 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_macs: Option<u32>,
+    /// Filters of what comes in here, and of what leaves.
+    #[serde(default, skip_serializing_if = "AclUse::is_none")]
+    pub acl: AclUse,
     /// Limits of flooded traffic that comes in here.
     #[serde(default, skip_serializing_if = "Storm::is_unlimited")]
     pub storm: Storm,

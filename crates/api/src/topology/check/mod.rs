@@ -3,6 +3,7 @@
 //! The work is bounded by the limits of the lists, and what is told by [`PROBLEMS_MAX`]: what comes from outside may
 //! be of any size.
 
+mod acl;
 mod port;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,12 +42,14 @@ pub(super) fn find(topology: &Topology) -> Found {
     let mut checker = Checker {
         // Of two with one name the first counts, so they are put in from behind.
         networks: topology.network.iter().rev().map(|n| (n.name.as_str(), n)).collect(),
+        acls: topology.acl.iter().map(|a| a.name.as_str()).collect(),
         ports: topology.port.iter().rev().map(|p| (p.name.as_str(), p)).collect(),
         found: Found::default(),
     };
     checker.check_switch(&topology.switch);
     checker.check_networks(&topology.network);
     checker.check_ports(&topology.port);
+    checker.check_acls(&topology.acl);
     checker.check_static_entries(&topology.fdb, &topology.port);
     checker.check_hosts(&topology.host);
     checker.found
@@ -55,6 +58,7 @@ pub(super) fn find(topology: &Topology) -> Found {
 struct Checker<'a> {
     networks: BTreeMap<&'a str, &'a Network>,
     ports: BTreeMap<&'a str, &'a Port>,
+    acls: BTreeSet<&'a str>,
     found: Found,
 }
 
@@ -186,6 +190,7 @@ impl Checker<'_> {
                 );
             }
             self.check_max_macs(&path, network.max_macs);
+            self.check_acl_use(&path, &network.acl);
             if !AGEING_RANGE.contains(&network.ageing) {
                 let (min, max) =
                     (duration::format(*AGEING_RANGE.start()), duration::format(*AGEING_RANGE.end()));
