@@ -68,8 +68,9 @@ pub(super) fn snapshot<'a>(
     for network in &desired.network {
         let Some(id) = net_ids.get(&network.name) else { continue };
         known.insert(network.name.as_str(), (NetId(id), network.vlan));
-        let compiled = Network::new(network.max_macs, network.ageing, net_counters(&network.name));
-        networks[usize::from(id)] = Some(Network { acl: acls.of(&network.acl), ..compiled });
+        let mut compiled = Network::new(network.max_macs, network.ageing, net_counters(&network.name));
+        compiled.acl = acls.of(&network.acl);
+        networks[usize::from(id)] = Some(compiled);
     }
     let mut compiled = vec![None; port_ids.span()];
     for (id, input) in ports {

@@ -12,7 +12,7 @@ use core::ops::RangeInclusive;
 
 use vswitch_wire::{Vid, ethernet};
 
-use super::headers::{Depth, Headers, Key, Kind};
+use super::headers::{Depth, Headers, Key, Kind, Slot};
 use super::rule::{MacMatch, Prefix, Rule};
 use super::table::{LINE_RULES, Line, Set, Table};
 
@@ -85,7 +85,7 @@ struct Part {
 
 #[derive(Debug)]
 struct Field {
-    key: Key,
+    slot: Slot,
     table: Table,
 }
 
@@ -93,10 +93,11 @@ impl Part {
     fn new(kind: Kind, all: &[Rule]) -> Self {
         let (numbers, rules): (Vec<u16>, Vec<&Rule>) =
             (0..).zip(all).filter(|(_, rule)| is_for(kind, rule)).unzip();
-        let fields: Vec<Field> =
-            keys_of(kind).filter_map(|key| Some(Field { key, table: compile(key, &rules)? })).collect();
-        debug_assert!(fields.len() <= FIELDS_MAX);
-        let depth = fields.iter().map(|field| field.key.depth()).max().unwrap_or(Depth::Addresses);
+        let used: Vec<(Key, Table)> =
+            keys_of(kind).filter_map(|key| Some((key, compile(key, &rules)?))).collect();
+        debug_assert!(used.len() <= FIELDS_MAX);
+        let depth = used.iter().map(|(key, _)| key.depth()).max().unwrap_or(Depth::Addresses);
+        let fields = used.into_iter().map(|(key, table)| Field { slot: key.slot(), table }).collect();
         Self { lines: numbers.len().div_ceil(LINE_RULES) as u32, rules: numbers.into(), fields, depth }
     }
 
@@ -104,7 +105,7 @@ impl Part {
     fn find(&self, headers: &Headers<'_>) -> Option<u16> {
         let mut classes = [Table::ABSENT; FIELDS_MAX];
         for (class, field) in classes.iter_mut().zip(&self.fields) {
-            if let Some(value) = headers.get(field.key) {
+            if let Some(value) = headers.get(field.slot) {
                 *class = field.table.class(value);
             }
         }

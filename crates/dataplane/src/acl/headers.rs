@@ -1,7 +1,7 @@
 //! What rules ask of a frame, read once for all lists that judge it.
 
 use vswitch_wire::classify::{self, IpVersion, Layers, protocol};
-use vswitch_wire::{FrameBuf, Tag, ethernet};
+use vswitch_wire::{FrameBuf, ethernet};
 
 /// ICMP in IPv4 and in IPv6 (IANA "Protocol Numbers").
 const ICMP: u8 = 1;
@@ -24,6 +24,9 @@ pub(super) enum Key {
     IcmpType,
 }
 
+/// Fields that are no octets of the Ethernet header.
+const VALUES: usize = 16;
+
 impl Key {
     /// How far one must be able to read.
     pub(super) const fn depth(self) -> Depth {
@@ -34,7 +37,27 @@ impl Key {
             Self::SourcePort | Self::DestinationPort | Self::TcpFlags | Self::IcmpType => Depth::Transport,
         }
     }
+
+    /// Where [`Headers`] has it.
+    pub(super) const fn slot(self) -> Slot {
+        Slot(match self {
+            Self::EtherType => 0,
+            Self::Vlan => 1,
+            Self::Protocol => 2,
+            Self::SourcePort => 3,
+            Self::DestinationPort => 4,
+            Self::TcpFlags => 5,
+            Self::IcmpType => 6,
+            Self::Source(word) => 8 + word,
+            Self::Destination(word) => 12 + word,
+            Self::Octet(index) => VALUES as u8 + index,
+        })
+    }
 }
+
+/// The place of a field: below [`VALUES`] one of the values, from there on an octet of the frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot(u8);
 
 /// What kind of frame it is. Rules that cannot match a kind are not looked at for frames of that kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,38 +86,32 @@ pub(crate) struct Headers<'a> {
     pub(super) kind: Kind,
     pub(super) depth: Depth,
     bytes: &'a [u8],
-    /// 0: none.
-    vid: u16,
-    ether_type: u16,
-    l3: usize,
-    /// Where the transport header is; past the end if there is none.
-    l4: usize,
-    protocol: u8,
+    values: [u32; VALUES],
+    /// The values that the frame has, a bit each.
+    has: u32,
 }
 
 impl<'a> Headers<'a> {
     #[inline]
     pub(crate) fn of<F: FrameBuf>(frame: &'a F) -> Self {
         let bytes = frame.bytes();
-        let mut headers = Self {
-            kind: Kind::Other,
-            depth: Depth::Addresses,
-            bytes,
-            vid: frame.meta().tag.map_or(0, Tag::vid),
-            ether_type: 0,
-            l3: 0,
-            l4: usize::MAX,
-            protocol: 0,
-        };
+        let mut headers =
+            Self { kind: Kind::Other, depth: Depth::Addresses, bytes, values: [0; VALUES], has: 0 };
+        if let Some(tag) = frame.meta().tag.filter(|tag| tag.vid() != 0) {
+            headers.set(Key::Vlan, tag.vid());
+        }
         let Ok((ether_type, l3)) = ethernet::payload(bytes) else { return headers };
-        headers.ether_type = ether_type;
+        headers.set(Key::EtherType, ether_type);
+        headers.depth = Depth::EtherType;
         headers.kind = match ether_type {
             ethernet::TYPE_IPV4 => Kind::V4,
             ethernet::TYPE_IPV6 => Kind::V6,
-            // There is nothing more to read.
-            _ => return Self { depth: Depth::Transport, ..headers },
+            _ => {
+                // There is nothing more to read.
+                headers.depth = Depth::Transport;
+                return headers;
+            }
         };
-        headers.depth = Depth::EtherType;
         if let Ok(layers) = classify::packet(bytes, ether_type, l3) {
             headers.enter(&layers);
         }
@@ -102,33 +119,87 @@ impl<'a> Headers<'a> {
     }
 
     #[inline]
+    fn set(&mut self, key: Key, value: impl Into<u32>) {
+        let Slot(slot) = key.slot();
+        self.values[usize::from(slot) % VALUES] = value.into();
+        self.has |= 1 << slot;
+    }
+
+    #[inline]
     fn enter(&mut self, layers: &Layers) {
-        self.l3 = layers.l3;
-        self.protocol = layers.protocol;
+        self.depth = Depth::Ip;
+        self.set(Key::Protocol, layers.protocol);
+        self.set_addresses(layers);
         let has_transport = if layers.fragment { self.fragment(layers) } else { Some(true) };
-        let needed = match layers.protocol {
-            protocol::TCP => 20,
-            protocol::UDP => 8,
-            protocol::SCTP => 12,
-            ICMP | ICMPV6 => 4,
-            _ => 0,
+        let is_whole = match has_transport {
+            Some(true) => self.set_transport(layers).is_some(),
+            Some(false) => true,
+            None => false,
         };
-        self.depth = match has_transport {
-            Some(true) if layers.l4_len() >= needed => {
-                self.l4 = layers.l4;
-                Depth::Transport
+        if is_whole {
+            self.depth = Depth::Transport;
+        }
+    }
+
+    #[inline]
+    fn set_addresses(&mut self, layers: &Layers) {
+        let packet = self.bytes.get(layers.l3..).unwrap_or_default();
+        if layers.version == IpVersion::V4 {
+            let Some(header) = packet.first_chunk::<20>() else { return };
+            let [.., a, b, c, d, e, f, g, h] = *header;
+            self.set(Key::Source(0), u32::from_be_bytes([a, b, c, d]));
+            self.set(Key::Destination(0), u32::from_be_bytes([e, f, g, h]));
+        } else if let Some(header) = packet.first_chunk::<40>() {
+            let (words, _) = header[8..].as_chunks::<4>();
+            for (number, word) in (0..4).zip(words) {
+                self.set(Key::Source(number), u32::from_be_bytes(*word));
             }
-            Some(false) => Depth::Transport,
-            _ => Depth::Ip,
-        };
+            for (number, word) in (0..4).zip(&words[4..]) {
+                self.set(Key::Destination(number), u32::from_be_bytes(*word));
+            }
+        }
+    }
+
+    /// Reads the transport header; `None` if it is not all there.
+    #[inline]
+    fn set_transport(&mut self, layers: &Layers) -> Option<()> {
+        let header = self.bytes.get(layers.l4..layers.end)?;
+        match (layers.protocol, layers.version) {
+            (protocol::TCP, _) => {
+                let header: &[u8; 20] = header.first_chunk()?;
+                self.set_ports([header[0], header[1], header[2], header[3]]);
+                self.set(Key::TcpFlags, header[13]);
+            }
+            (protocol::UDP, _) => {
+                let [a, b, c, d, ..] = *header.first_chunk::<8>()?;
+                self.set_ports([a, b, c, d]);
+            }
+            (protocol::SCTP, _) => {
+                let [a, b, c, d, ..] = *header.first_chunk::<12>()?;
+                self.set_ports([a, b, c, d]);
+            }
+            (ICMP, IpVersion::V4) | (ICMPV6, IpVersion::V6) => {
+                let [icmp_type, ..] = *header.first_chunk::<4>()?;
+                self.set(Key::IcmpType, icmp_type);
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    #[inline]
+    fn set_ports(&mut self, [a, b, c, d]: [u8; 4]) {
+        self.set(Key::SourcePort, u16::from_be_bytes([a, b]));
+        self.set(Key::DestinationPort, u16::from_be_bytes([c, d]));
     }
 
     /// Whether a fragment is to have the transport header; `None` where that cannot be told, or where it is made to
     /// deceive.
     #[cold]
     fn fragment(&self, layers: &Layers) -> Option<bool> {
+        let half = |at: usize| Some(u16::from_be_bytes(*self.bytes.get(at..)?.first_chunk()?));
         let offset = match layers.version {
-            IpVersion::V4 => self.half(layers.l3 + 6)? & 0x1fff,
+            IpVersion::V4 => half(layers.l3 + 6)? & 0x1fff,
             IpVersion::V6 => {
                 // The whole chain of headers must be in the first fragment (RFC 7112 section 5). Where it goes on behind
                 // the fragment header, later fragments do not tell the protocol, so none is let through.
@@ -139,7 +210,7 @@ impl<'a> Headers<'a> {
                 if matches!(layers.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
                     return None;
                 }
-                self.half(layers.l4 - 6)? >> 3
+                half(layers.l4 - 6)? >> 3
             }
         };
         // One that begins at the eighth octet could write new flags over those that were judged (RFC 1858 section 3, RFC
@@ -149,52 +220,12 @@ impl<'a> Headers<'a> {
 
     /// The value of a field; `None` if the frame has no such field.
     #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<u32> {
-        match key {
-            Key::Octet(index) => self.bytes.get(usize::from(index)).map(|&octet| octet.into()),
-            Key::EtherType => (self.depth > Depth::Addresses).then_some(self.ether_type.into()),
-            Key::Vlan => (self.vid != 0).then_some(self.vid.into()),
-            Key::Source(word) => self.address(word, 12, 8),
-            Key::Destination(word) => self.address(word, 16, 24),
-            Key::Protocol => {
-                (self.depth >= Depth::Ip && self.kind != Kind::Other).then_some(self.protocol.into())
-            }
-            Key::SourcePort => self.port(0),
-            Key::DestinationPort => self.port(2),
-            Key::TcpFlags => (self.protocol == protocol::TCP).then(|| self.octet(self.l4, 13))?,
-            Key::IcmpType => {
-                let icmp = if self.kind == Kind::V4 { ICMP } else { ICMPV6 };
-                (self.protocol == icmp).then(|| self.octet(self.l4, 0))?
-            }
+    pub(super) fn get(&self, Slot(slot): Slot) -> Option<u32> {
+        let slot = usize::from(slot);
+        if slot < VALUES {
+            (self.has >> slot & 1 == 1).then_some(self.values[slot])
+        } else {
+            self.bytes.get(slot - VALUES).map(|&octet| octet.into())
         }
-    }
-
-    #[inline]
-    fn address(&self, word: u8, v4: usize, v6: usize) -> Option<u32> {
-        let offset = match self.kind {
-            Kind::V4 => v4,
-            Kind::V6 => v6 + 4 * usize::from(word),
-            Kind::Other => return None,
-        };
-        if self.depth < Depth::Ip {
-            return None;
-        }
-        Some(u32::from_be_bytes(*self.bytes.get(self.l3 + offset..)?.first_chunk()?))
-    }
-
-    #[inline]
-    fn port(&self, offset: usize) -> Option<u32> {
-        let has_ports = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
-        if has_ports { self.half(self.l4.checked_add(offset)?).map(u32::from) } else { None }
-    }
-
-    #[inline]
-    fn octet(&self, header: usize, offset: usize) -> Option<u32> {
-        self.bytes.get(header.checked_add(offset)?).map(|&octet| octet.into())
-    }
-
-    #[inline]
-    fn half(&self, at: usize) -> Option<u16> {
-        Some(u16::from_be_bytes(*self.bytes.get(at..)?.first_chunk()?))
     }
 }
