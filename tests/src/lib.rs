@@ -16,6 +16,7 @@ mod host;
 mod lab;
 mod programs;
 mod switch;
+mod tcp;
 pub mod transfer;
 mod wait;
 mod witness;

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use vswitch_tests::{Lab, scenario, topology_file};
+use vswitch_api::response::AclState;
+use vswitch_tests::{Host, Lab, scenario, topology_file};
 
 /// Every host of `hosts` reaches every other; each with its IPv4 and, where it has one, IPv6 address.
 fn all_reach_each_other(lab: &Lab, hosts: &[(&str, &[&str])]) {
@@ -28,6 +29,36 @@ fn access() {
             let place = lab.switch.place_of(colour, lab.host(&one).mac);
             assert_eq!(place, Some(one), "the address is learnt in its own network");
         }
+    });
+}
+
+#[test]
+fn acl() {
+    scenario(&topology_file("acl.toml"), |lab| {
+        let [client, other, web] = ["client", "other", "web"].map(|name| lab.host(name));
+        let open =
+            |host: &Host, address: &str| [80, 81, 25].map(|port| host.listen(&format!("{address}:{port}")));
+        let _listening = [
+            open(web, "10.0.0.3"),
+            open(web, "[fd00::3]"),
+            open(client, "10.0.0.1"),
+            open(client, "[fd00::1]"),
+        ];
+        for (of_client, of_web) in [("10.0.0.1", "10.0.0.3"), ("[fd00::1]", "[fd00::3]")] {
+            assert!(client.connects_to(&format!("{of_web}:80")));
+            assert!(client.cannot_connect_to(&format!("{of_web}:81")), "to-web allows port 80 alone");
+            assert!(web.cannot_connect_to(&format!("{of_client}:80")), "from-web lets no connection begin");
+            assert!(other.connects_to(&format!("{of_client}:81")));
+            assert!(other.cannot_connect_to(&format!("{of_client}:25")), "the network lets no mail out");
+        }
+        all_reach_each_other(
+            lab,
+            &[("client", &["10.0.0.1", "fd00::1"]), ("other", &["10.0.0.2", "fd00::2"])],
+        );
+        assert!(client.is_cut_off_from("10.0.0.3") && client.is_cut_off_from("fd00::3"));
+        let no_mail: AclState = lab.switch.ask(&["acl", "show", "no-mail"]);
+        assert_eq!(no_mail.rules[0].packets, 2);
+        assert_eq!(lab.switch.drops("other", "acl_ingress"), 2);
     });
 }
 

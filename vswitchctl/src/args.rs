@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use vswitch_api::paths;
-use vswitch_api::topology::{Kind, Role, TrunkEntry};
+use vswitch_api::topology::{
+    AclAction, EtherType, IpPrefix, Kind, MacMask, PortRange, Protocol, Role, TcpFlags, TrunkEntry,
+};
 use vswitch_api::value::{self, Cidr, Mac, Pps, Vid, Vni};
 
 use crate::lab;
@@ -90,6 +92,9 @@ pub(crate) enum DaemonCommand {
     /// Attachment points
     #[command(subcommand)]
     Port(Port),
+    /// Filters: ordered lists of rules for ports and networks
+    #[command(subcommand)]
+    Acl(Acl),
     /// The forwarding database
     #[command(subcommand)]
     Fdb(Fdb),
@@ -150,6 +155,15 @@ pub(crate) enum Network {
         /// How long an unused FDB entry lives, as in 300s
         #[arg(long, value_name = "TIME", value_parser = value::duration::parse)]
         ageing: Option<Duration>,
+        #[command(flatten)]
+        acl: AclOptions,
+    },
+    /// Change a network: what is not named stays
+    Set {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        acl: AclOptions,
     },
     /// Remove a network that no port uses
     Del {
@@ -218,6 +232,8 @@ pub(crate) struct PortOptions {
     /// Most MACs learnt at the port
     #[arg(long, value_name = "N")]
     pub(crate) max_macs: Option<Setting<u32>>,
+    #[command(flatten)]
+    pub(crate) acl: AclOptions,
     /// Limits of flooded traffic, as in broadcast=1000pps,unknown=default
     #[arg(long, value_name = "CLASS=RATE", value_delimiter = ',')]
     pub(crate) storm: Option<Vec<StormLimit>>,
@@ -227,6 +243,17 @@ pub(crate) struct PortOptions {
     /// Attach even the netdev that carries the default route or your SSH connection; in a file: force = true
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// The filters of a port or a network.
+#[derive(Debug, Args)]
+pub(crate) struct AclOptions {
+    /// The filter of frames that come in; none for no filter
+    #[arg(long, value_name = "ACL")]
+    pub(crate) acl_ingress: Option<String>,
+    /// The filter of frames that leave; none for no filter
+    #[arg(long, value_name = "ACL")]
+    pub(crate) acl_egress: Option<String>,
 }
 
 /// A value, or the word `default`.
@@ -263,6 +290,91 @@ impl FromStr for StormLimit {
         let rate = rate.parse().map_err(|e: value::InvalidValue| e.to_string())?;
         Ok(Self { class, rate })
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Acl {
+    /// Add a filter without rules
+    Add {
+        /// Its name
+        name: String,
+        /// What becomes of a frame that no rule matches, ARP among them: allow or deny; deny unless told
+        #[arg(long)]
+        default: Option<AclAction>,
+    },
+    /// Remove a filter that nobody uses
+    Del {
+        /// Its name
+        name: String,
+    },
+    /// List all filters
+    List,
+    /// Show one filter: its rules in their order, what they counted, and where it is used
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Rules of a filter
+    #[command(subcommand)]
+    Rule(AclRule),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AclRule {
+    /// Add a rule; the first that matches a frame decides
+    Add(Box<AclRuleOptions>),
+    /// Remove a rule; those behind it get lower numbers
+    Del {
+        /// The filter
+        name: String,
+        /// The rule's number, from 1
+        number: u32,
+    },
+}
+
+/// The keys of `[[acl.rule]]`.
+#[derive(Debug, Args)]
+pub(crate) struct AclRuleOptions {
+    /// The filter
+    pub(crate) name: String,
+    /// What becomes of frames that have all of the following: allow or deny
+    pub(crate) action: AclAction,
+    /// The number that it gets, from 1; the last unless told
+    #[arg(long, value_name = "N")]
+    pub(crate) at: Option<u32>,
+    /// The source MAC, as in 02:00:00:00:00:11 or 01:00:00:00:00:00/01:00:00:00:00:00
+    #[arg(long, value_name = "MAC[/MASK]")]
+    pub(crate) source_mac: Option<MacMask>,
+    /// The destination MAC
+    #[arg(long, value_name = "MAC[/MASK]")]
+    pub(crate) destination_mac: Option<MacMask>,
+    /// arp, ipv4, ipv6 or a number
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) ether_type: Option<EtherType>,
+    /// The VLAN ID that the frame came in with
+    #[arg(long, value_name = "VID", value_parser = vid)]
+    pub(crate) vlan: Option<Vid>,
+    /// The IP source, or a prefix of it
+    #[arg(long, value_name = "IP[/LEN]")]
+    pub(crate) source: Option<IpPrefix>,
+    /// The IP destination, or a prefix of it
+    #[arg(long, value_name = "IP[/LEN]")]
+    pub(crate) destination: Option<IpPrefix>,
+    /// tcp, udp, icmp, icmpv6, sctp, another name or a number
+    #[arg(long)]
+    pub(crate) protocol: Option<Protocol>,
+    /// The source port, or a range of ports
+    #[arg(long, value_name = "PORT[-PORT]")]
+    pub(crate) source_port: Option<PortRange>,
+    /// The destination port, or a range of ports
+    #[arg(long, value_name = "PORT[-PORT]")]
+    pub(crate) destination_port: Option<PortRange>,
+    /// TCP's flags: those that are set / those that count, as in syn/syn,ack
+    #[arg(long, value_name = "FLAGS[/MASK]")]
+    pub(crate) tcp_flags: Option<TcpFlags>,
+    /// The type of icmp or icmpv6
+    #[arg(long, value_name = "N")]
+    pub(crate) icmp_type: Option<u8>,
 }
 
 #[derive(Debug, Subcommand)]

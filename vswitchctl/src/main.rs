@@ -50,6 +50,7 @@ async fn ask(client: &Client, command: DaemonCommand, json: bool) -> Result<Exit
     let text = match command {
         DaemonCommand::Network(network) => command::network::run(client, network, json).await?,
         DaemonCommand::Port(port) => command::port::run(client, port, json).await?,
+        DaemonCommand::Acl(acl) => command::acl::run(client, acl, json).await?,
         DaemonCommand::Fdb(fdb) => command::fdb::run(client, fdb, json).await?,
         DaemonCommand::Vxlan(vxlan) => command::vxlan::run(client, vxlan, json).await?,
         DaemonCommand::Apply(apply) => command::topology::apply(client, &apply, json).await?,

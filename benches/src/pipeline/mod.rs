@@ -5,6 +5,7 @@
 //! mood: callgrind counts those of this program's `batches`, once with the pipeline and once without, so that
 //! start-up and the loop itself cancel exactly.
 
+mod filter;
 mod rig;
 
 use std::hint::black_box;
@@ -19,8 +20,35 @@ use crate::report::{Row, median};
 use crate::{Effort, Result, clock};
 use rig::Rig;
 
-/// Frames of a batch, and stations in the FDB.
-const VARIANTS: [(usize, u32); 5] = [(32, 1), (32, 1_000), (32, 1_000_000), (8, 1_000), (1, 1_000)];
+/// What frames of one batch meet.
+#[derive(Clone, Copy)]
+struct Variant {
+    /// Frames of a batch.
+    batch: usize,
+    /// Stations in the FDB.
+    macs: u32,
+    /// Rules that judge them on the way in.
+    rules: Option<usize>,
+}
+
+const fn variant(batch: usize, macs: u32) -> Variant {
+    Variant { batch, macs, rules: None }
+}
+
+const fn filtered(rules: usize) -> Variant {
+    Variant { rules: Some(rules), ..variant(32, 1_000) }
+}
+
+const VARIANTS: [Variant; 8] = [
+    variant(32, 1),
+    variant(32, 1_000),
+    variant(32, 1_000_000),
+    variant(8, 1_000),
+    variant(1, 1_000),
+    filtered(10),
+    filtered(1_000),
+    filtered(4_096),
+];
 /// Frames whose instructions are counted.
 const COUNTED_FRAMES: u64 = 320_000;
 /// Frames that one measurement times: a few milliseconds.
@@ -40,6 +68,9 @@ pub(crate) struct Batches {
     /// Stations in the FDB
     #[arg(long)]
     macs: u32,
+    /// Rules that judge what comes in
+    #[arg(long)]
+    rules: Option<usize>,
     /// Only the loop around the pipeline
     #[arg(long)]
     without_pipeline: bool,
@@ -48,7 +79,7 @@ pub(crate) struct Batches {
 impl Batches {
     /// Runs it.
     pub(crate) fn run(&self) -> Result<()> {
-        let mut rig = Rig::new(self.batch, self.macs)?;
+        let mut rig = Rig::new(self.batch, self.macs, self.rules)?;
         run(&mut rig, self.count, !self.without_pipeline);
         if !self.without_pipeline { rig.expect_unicast() } else { Ok(()) }
     }
@@ -58,15 +89,16 @@ impl Batches {
 pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     println!("\n== pipeline");
     let mut rows = Vec::new();
-    for (batch, macs) in VARIANTS {
-        let variant = format!("64B batch={batch} macs={macs}");
+    for which @ Variant { batch, macs, rules } in VARIANTS {
+        let filter = rules.map_or(String::new(), |rules| format!(" acl={rules}"));
+        let variant = format!("64B batch={batch} macs={macs}{filter}");
         let row = |unit, samples: &[Sample]| {
             let subject = ("vswitch", "Pipeline::process".to_owned());
             Row::new(["pipeline", unit], &variant, subject, samples)
         };
-        let times = times(batch, macs, effort)?;
+        let times = times(which, effort)?;
         let time = row("ns/packet", &times);
-        let instructions = Sample::exact(instructions(batch, macs)?);
+        let instructions = Sample::exact(instructions(which)?);
         let count = row("instructions/packet", &[instructions]);
         println!("   {variant}: {:.1} ns, {:.1} instructions a packet", time.median, count.median);
         rows.extend([time, count]);
@@ -85,8 +117,8 @@ fn run(rig: &mut Rig, batches: u64, with_pipeline: bool) {
 }
 
 /// Nanoseconds a packet, each the median of some short measurements.
-fn times(batch: usize, macs: u32, effort: Effort) -> Result<Vec<Sample>> {
-    let mut rig = Rig::new(batch, macs)?;
+fn times(Variant { batch, macs, rules }: Variant, effort: Effort) -> Result<Vec<Sample>> {
+    let mut rig = Rig::new(batch, macs, rules)?;
     let batches = TIMED_FRAMES / batch as u64;
     let mut time = |with_pipeline| {
         let begin = clock::now();
@@ -113,7 +145,7 @@ fn per_frame(time: Duration, frames: u64) -> f64 {
 }
 
 /// Instructions a packet.
-fn instructions(batch: usize, macs: u32) -> Result<f64> {
+fn instructions(Variant { batch, macs, rules }: Variant) -> Result<f64> {
     let count = COUNTED_FRAMES / batch as u64;
     let run = |more: &[&str]| -> Result<u64> {
         let folder = Scratch::new()?;
@@ -124,6 +156,7 @@ fn instructions(batch: usize, macs: u32) -> Result<f64> {
         command.arg(std::env::current_exe()?).arg("batches");
         command.args(["--count", &count.to_string(), "--batch", &batch.to_string()]);
         command.args(["--macs", &macs.to_string()]).args(more);
+        command.args(rules.map(|rules| format!("--rules={rules}")));
         Process::run(command)?;
         total(&std::fs::read_to_string(out)?).ok_or_else(|| "callgrind reports no total".into())
     };
@@ -144,8 +177,8 @@ mod tests {
 
     #[test]
     fn every_frame_of_the_rig_is_known_unicast() {
-        for (batch, macs) in [(1, 1), (32, 1), (64, 1000)] {
-            let mut rig = Rig::new(batch, macs).unwrap();
+        for (batch, macs, rules) in [(1, 1, None), (32, 1, None), (64, 1000, None), (32, 10, Some(100))] {
+            let mut rig = Rig::new(batch, macs, rules).unwrap();
             run(&mut rig, 100, true);
             rig.expect_unicast().unwrap();
         }

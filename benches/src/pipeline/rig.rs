@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use vswitch_dataplane::fdb::Learn;
 use vswitch_dataplane::{
-    Attachment, Batch, Fdb, NetId, Network, Pipeline, Port, PortId, Snapshot, Storm, Verdict,
+    Acls, Attachment, Batch, Fdb, NetId, Network, Pipeline, Port, PortId, Snapshot, Storm, Verdict,
 };
 use vswitch_io::{Frame, FrameClass, Pool, PoolConfig};
 use vswitch_wire::testing::frame;
 use vswitch_wire::{Caps, FrameBuf, Instant, Mac};
 
+use super::filter::{Filter, Random};
 use crate::Result;
 
 const NETWORK: NetId = NetId(0);
@@ -28,18 +29,22 @@ pub(super) struct Rig {
     verdicts: Vec<Verdict>,
     /// Behind each port.
     stations: u32,
-    random: u64,
+    random: Random,
+    filter: Option<Filter>,
     handled: u64,
 }
 
 impl Rig {
     /// A rig for batches of `batch` frames, with `macs` stations in the FDB: half of them behind each port, one at
-    /// least.
-    pub(super) fn new(batch: usize, macs: u32) -> Result<Self> {
+    /// least. With `rules`, a list of so many judges what comes in.
+    pub(super) fn new(batch: usize, macs: u32, rules: Option<usize>) -> Result<Self> {
         let stations = (macs / 2).max(1);
         let fdb = Arc::new(Fdb::new(2 * stations as usize));
         let network = Network::new(u32::MAX, Duration::from_secs(300), Arc::from([Default::default()]));
-        let ports = [port(), port()].map(Some).into();
+        let filter = rules.map(Filter::new);
+        let list = filter.as_ref().map(Filter::compile).transpose()?.map(Arc::new);
+        let ingress = Port { acl: Acls { ingress: list, ..Acls::default() }, ..port() };
+        let ports = [ingress, port()].map(Some).into();
         let snapshot = Snapshot::new(ports, vec![Some(network)], fdb);
         let now = Instant::from_secs(1000);
         for port in [INGRESS, EGRESS] {
@@ -52,7 +57,8 @@ impl Rig {
         }
         let pool = Pool::new(PoolConfig { wire: batch as u32, large: 0 })?;
         let mut cache = pool.cache();
-        let bytes = frame(Mac::ZERO, Mac::ZERO).ether_type(0x0800).payload(&[0; FRAME_LEN - 14]).bytes();
+        let ip = frame(Mac::ZERO, Mac::ZERO).ip([0; 4], [0; 4]);
+        let bytes = ip.tcp(0, 0, 0).payload(&[0; FRAME_LEN - 54]).bytes();
         let frames = (0..batch).map(|_| {
             let mut frame = cache.acquire(FrameClass::Wire)?;
             frame.set_len(FRAME_LEN);
@@ -62,20 +68,30 @@ impl Rig {
         let frames: Vec<Frame> = frames.collect::<Option<_>>().ok_or("the pool is smaller than a batch")?;
         let verdicts = vec![Verdict::Pending; batch];
         let pipeline = Pipeline::new(0);
-        Ok(Self { pipeline, snapshot, now, frames, verdicts, stations, random: 1, handled: 0 })
+        Ok(Self {
+            pipeline,
+            snapshot,
+            now,
+            frames,
+            verdicts,
+            stations,
+            random: Random(1),
+            filter,
+            handled: 0,
+        })
     }
 
     /// Gives every frame a random source behind the ingress port, and a random destination behind the other.
     pub(super) fn address(&mut self) {
         for frame in &mut self.frames {
-            // Knuth's MMIX generator; its upper half is good, and two draws of 32 bits are not worth more.
-            self.random =
-                self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (high, low) = (self.random >> 32, (self.random >> 16) & 0xffff_ffff);
-            let pick = |random: u64| ((random * u64::from(self.stations)) >> 32) as u32;
+            let (high, low) = (self.random.draw(), self.random.draw());
+            let pick = |random: u32| ((u64::from(random) * u64::from(self.stations)) >> 32) as u32;
             let bytes = frame.bytes_mut();
             bytes[..6].copy_from_slice(&station(EGRESS, pick(high)).0);
             bytes[6..12].copy_from_slice(&station(INGRESS, pick(low)).0);
+            if let Some(filter) = &self.filter {
+                filter.address(&mut self.random, &mut bytes[14..]);
+            }
         }
     }
 
@@ -115,6 +131,7 @@ fn port() -> Port {
         caps: Caps::ALL,
         shortcut_ifindex: None,
         max_macs: u32::MAX,
+        acl: Default::default(),
         storm: Storm::default(),
         counters: Arc::from([Default::default()]),
     }

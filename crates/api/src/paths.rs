@@ -21,7 +21,7 @@ pub const CONFIG: &str = "/v1/config";
 pub const CONFIG_DIFF: &str = "/v1/config/diff";
 /// GET: a list of [`crate::response::NetworkState`]. POST [`crate::topology::Network`].
 pub const NETWORKS: &str = "/v1/networks";
-/// DELETE.
+/// PATCH [`crate::request::NetworkPatch`]. DELETE.
 pub const NETWORK: &str = "/v1/networks/{name}";
 /// POST [`crate::request::NewPeer`]: one more VTEP of a network.
 pub const PEERS: &str = "/v1/networks/{name}/peers";
@@ -33,6 +33,14 @@ pub const VXLAN: &str = "/v1/vxlan";
 pub const PORTS: &str = "/v1/ports";
 /// GET: [`crate::response::PortState`]. PATCH [`crate::request::PortPatch`] with [`crate::request::ForceQuery`]. DELETE.
 pub const PORT: &str = "/v1/ports/{name}";
+/// GET: a list of [`crate::response::AclSummary`]. POST [`crate::topology::Acl`].
+pub const ACLS: &str = "/v1/acls";
+/// GET: [`crate::response::AclState`]. DELETE.
+pub const ACL: &str = "/v1/acls/{name}";
+/// POST [`crate::topology::AclRule`] with [`crate::request::RuleQuery`].
+pub const ACL_RULES: &str = "/v1/acls/{name}/rules";
+/// DELETE; the number is the rule's place in the list, from 1.
+pub const ACL_RULE: &str = "/v1/acls/{name}/rules/{number}";
 /// GET with [`crate::request::FdbQuery`]: a list of [`crate::response::FdbEntry`]. POST
 /// [`crate::topology::StaticEntry`]. DELETE with [`crate::request::FdbKey`] as query: one entry, static or learnt.
 pub const FDB: &str = "/v1/fdb";
@@ -65,6 +73,24 @@ pub fn peer(network: &str, address: std::net::IpAddr) -> String {
 #[must_use]
 pub fn port(name: &str) -> String {
     format!("{PORTS}/{}", segment(name))
+}
+
+/// [`ACL`] for this name.
+#[must_use]
+pub fn acl(name: &str) -> String {
+    format!("{ACLS}/{}", segment(name))
+}
+
+/// [`ACL_RULES`] for this name.
+#[must_use]
+pub fn acl_rules(name: &str) -> String {
+    format!("{}/rules", acl(name))
+}
+
+/// [`ACL_RULE`] for this name and number.
+#[must_use]
+pub fn acl_rule(name: &str, number: u32) -> String {
+    format!("{}/{number}", acl_rules(name))
 }
 
 /// One segment of a path, or one value of a query (RFC 3986 section 2.1): what is not unreserved is percent-encoded.

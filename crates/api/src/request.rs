@@ -101,6 +101,22 @@ impl<'de> Deserialize<'de> for NewPort {
 #[schema(value_type = Object)]
 pub struct PortPatch(pub Map<String, Value>);
 
+/// What to change of a network: a JSON merge patch (RFC 7396), as [`PortPatch`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = Object)]
+pub struct NetworkPatch(pub Map<String, Value>);
+
+/// Query of POST [`crate::paths::ACL_RULES`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RuleQuery {
+    /// Where the new rule is to be, from 1; at the end unless told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u32>,
+}
+
 /// Body of POST [`crate::paths::TRACE`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -10,8 +10,8 @@ use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use vswitch_api::request::NewPort;
 use vswitch_api::topology::{
-    Action, Entry, Host, Kind, Network, Polling, Port, Role, StaticEntry, Storm, Switch, Topology,
-    TrunkEntry, Underlay, actions, check, diff, load, to_toml,
+    Acl, AclAction, AclRule, AclUse, Action, Entry, Host, Kind, Network, Polling, Port, Role, StaticEntry,
+    Storm, Switch, Topology, TrunkEntry, Underlay, actions, check, diff, load, to_toml,
 };
 use vswitch_api::value::{Cidr, Pps};
 use vswitch_wire::{Mac, Vid};
@@ -35,20 +35,27 @@ fn network() -> impl Strategy<Value = Network> {
     let address = vec((any::<IpAddr>(), 1..=32u8), 0..3)
         .prop_map(|all| all.into_iter().map(|(address, prefix)| Cidr { address, prefix }).collect());
     let times = (1..10_000u32, 1_000..100_000_000u64);
-    (name("net"), of(name("tenant")), of(vid()), tunnels, address, times).prop_map(
-        |(name, tenant, vlan, (vni, peers, peers_any, remote_learning), address, (max_macs, ageing_ms))| {
-            Network {
-                name,
-                tenant,
-                vlan,
-                vni,
-                peers,
-                peers_any,
-                remote_learning,
-                address,
-                max_macs,
-                ageing: Duration::from_millis(ageing_ms),
-            }
+    (name("net"), of(name("tenant")), of(vid()), tunnels, address, times, acl_use()).prop_map(
+        |(
+            name,
+            tenant,
+            vlan,
+            (vni, peers, peers_any, remote_learning),
+            address,
+            (max_macs, ageing_ms),
+            acl,
+        )| Network {
+            name,
+            tenant,
+            vlan,
+            vni,
+            peers,
+            peers_any,
+            remote_learning,
+            address,
+            max_macs,
+            ageing: Duration::from_millis(ageing_ms),
+            acl,
         },
     )
 }
@@ -66,13 +73,58 @@ fn storm() -> impl Strategy<Value = Storm> {
     })
 }
 
+fn acl_use() -> impl Strategy<Value = AclUse> {
+    (weighted(0.2, name("acl")), weighted(0.2, name("acl")))
+        .prop_map(|(ingress, egress)| AclUse { ingress, egress })
+}
+
+/// Any rule, whether it passes [`check`] or not. Values are given as texts, which have tests of their own.
+fn acl_rule() -> impl Strategy<Value = AclRule> {
+    fn one<T: std::str::FromStr<Err: std::fmt::Debug> + Clone + std::fmt::Debug>(
+        texts: &[&'static str],
+    ) -> impl Strategy<Value = Option<T>> {
+        of(prop::sample::select(texts.to_vec()).prop_map(|text| text.parse().unwrap()))
+    }
+    let action = prop::sample::select(vec![AclAction::Allow, AclAction::Deny]);
+    let mac = || one(&["02:00:00:00:00:01", "01:00:00:00:00:00/01:00:00:00:00:00"]);
+    let prefix = || one(&["10.0.0.1", "0.0.0.0/0", "10.0.0.0/8", "fd00::/64", "::1"]);
+    let range = || one(&["80", "0-65535", "8000-8080"]);
+    let l2 = (mac(), mac(), one(&["arp", "ipv6", "0x88cc"]), of(vid()));
+    let l4 = (range(), range(), one(&["syn/syn,ack", "none/fin,psh", "rst"]), of(any::<u8>()));
+    (action, l2, prefix(), prefix(), one(&["tcp", "89", "icmpv6"]), l4).prop_map(
+        |(action, l2, source, destination, protocol, l4)| AclRule {
+            action,
+            source_mac: l2.0,
+            destination_mac: l2.1,
+            ether_type: l2.2,
+            vlan: l2.3,
+            source,
+            destination,
+            protocol,
+            source_port: l4.0,
+            destination_port: l4.1,
+            tcp_flags: l4.2,
+            icmp_type: l4.3,
+        },
+    )
+}
+
+fn acl() -> impl Strategy<Value = Acl> {
+    let default = prop::sample::select(vec![AclAction::Allow, AclAction::Deny]);
+    (name("acl"), default, vec(acl_rule(), 0..4)).prop_map(|(name, default, rule)| Acl {
+        name,
+        default,
+        rule,
+    })
+}
+
 fn port() -> impl Strategy<Value = Port> {
     let kind = prop::sample::select(vec![Kind::Auto, Kind::Xdp, Kind::Tap, Kind::Packet, Kind::VhostUser]);
     let attachment = prop_oneof![
         of(name("net")).prop_map(|access| (access, Vec::new(), None)),
         (vec(trunk_entry(), 1..4), of(name("net"))).prop_map(|(trunk, native)| (None, trunk, native)),
     ];
-    let limits = (any::<bool>(), of(1..999u32), storm(), of(68..=65535u32), any::<bool>());
+    let limits = (any::<bool>(), of(1..999u32), acl_use(), storm(), of(68..=65535u32), any::<bool>());
     let role = prop::sample::select(vec![Role::Server, Role::Client]);
     let device = (kind, of("[!-.0-9;-~]{1,15}"), of("/[!-.0-9;-~]{1,15}"), role, of(1..=64u16));
     (name("port"), device, attachment, limits).prop_map(
@@ -80,7 +132,7 @@ fn port() -> impl Strategy<Value = Port> {
             name,
             (kind, netdev, socket, role, queues),
             (access, trunk, native),
-            (isolated, max_macs, storm, mtu, force),
+            (isolated, max_macs, acl, storm, mtu, force),
         )| Port {
             name,
             kind,
@@ -93,6 +145,7 @@ fn port() -> impl Strategy<Value = Port> {
             native,
             isolated,
             max_macs,
+            acl,
             storm,
             mtu,
             force,
@@ -138,9 +191,15 @@ fn topology() -> impl Strategy<Value = Topology> {
         any::<bool>(),
     )
         .prop_map(|(name, cpus, polling, shortcut)| Switch { name, cpus, polling, shortcut });
-    let lists = (vec(network(), 0..5), vec(port(), 0..5), vec(static_entry(), 0..4), vec(host(), 0..4));
-    (switch, of(underlay()), lists).prop_map(|(switch, underlay, (network, port, fdb, host))| {
-        unique(Topology { switch, network, port, underlay, fdb, host })
+    let lists = (
+        vec(network(), 0..5),
+        vec(port(), 0..5),
+        vec(acl(), 0..4),
+        vec(static_entry(), 0..4),
+        vec(host(), 0..4),
+    );
+    (switch, of(underlay()), lists).prop_map(|(switch, underlay, (network, port, acl, fdb, host))| {
+        unique(Topology { switch, network, port, underlay, acl, fdb, host })
     })
 }
 
@@ -153,6 +212,8 @@ fn unique(mut topology: Topology) -> Topology {
     for port in &mut topology.port {
         port.trunk.sort_by(|a, b| (&a.network, a.vlan).cmp(&(&b.network, b.vlan)));
     }
+    topology.acl.sort_by(|a, b| a.name.cmp(&b.name));
+    topology.acl.dedup_by(|a, b| a.name == b.name);
     topology.fdb.sort_by_key(|e| (e.network.clone(), e.mac));
     topology.fdb.dedup_by(|a, b| (&a.network, a.mac) == (&b.network, b.mac));
     topology.host.sort_by(|a, b| a.name.cmp(&b.name));
@@ -166,6 +227,7 @@ fn add(topology: &mut Topology, entry: &Entry) {
         Entry::Network(network) => topology.network.push(network),
         Entry::Port(port) => topology.port.push(port),
         Entry::Underlay(underlay) => topology.underlay = Some(underlay),
+        Entry::Acl(acl) => topology.acl.push(acl),
         Entry::Fdb(entry) => topology.fdb.push(entry),
         Entry::Host(host) => topology.host.push(host),
     }
@@ -177,6 +239,7 @@ fn remove(topology: &mut Topology, entry: &Entry) {
         Entry::Network(gone) => topology.network.retain(|n| n.name != gone.name),
         Entry::Port(gone) => topology.port.retain(|p| p.name != gone.name),
         Entry::Underlay(_) => topology.underlay = None,
+        Entry::Acl(gone) => topology.acl.retain(|a| a.name != gone.name),
         Entry::Fdb(gone) => topology.fdb.retain(|e| (&e.network, e.mac) != (&gone.network, gone.mac)),
         Entry::Host(gone) => topology.host.retain(|h| h.name != gone.name),
     }
@@ -203,8 +266,14 @@ fn pruned(mut topology: Topology) -> Topology {
             topology.underlay = None;
             continue;
         };
-        let index = rest.split_once(']').unwrap().0.parse().unwrap();
+        let (index, rest) = rest.split_once(']').unwrap();
+        let index: usize = index.parse().unwrap();
+        if let Some((rule, _)) = rest.strip_prefix(".rule[").and_then(|rest| rest.split_once(']')) {
+            topology.acl[index].rule.remove(rule.parse().unwrap());
+            continue;
+        }
         match list {
+            "acl" => drop(topology.acl.remove(index)),
             "network" => drop(topology.network.remove(index)),
             "port" => drop(topology.port.remove(index)),
             "fdb" => drop(topology.fdb.remove(index)),
@@ -249,7 +318,7 @@ proptest! {
 
     #[test]
     fn no_file_of_keys_and_brackets_makes_it_panic(
-        text in "(\\[\\[(port|network|host|fdb)\\]\\]\n|\\[(switch|port)\\]\n|(name|access|trunk|storm|é) = (\"a\"|1|\\[\"a\", \\{network=1\\}\\]|\\{ unknown = \"é\" \\})\n){0,12}"
+        text in "(\\[\\[(port|network|host|fdb|acl|acl.rule)\\]\\]\n|\\[(switch|port)\\]\n|(name|access|trunk|storm|é) = (\"a\"|1|\\[\"a\", \\{network=1\\}\\]|\\{ unknown = \"é\" \\})\n){0,12}"
     ) {
         let _ = load(&text, "x.toml");
     }
@@ -406,4 +475,55 @@ fn mistakes_beyond_the_hundredth_are_counted() {
     let problems = load(&nonsense, "x.toml").unwrap_err();
     assert_eq!(problems.len(), 101);
     assert!(problems[100].problem.what.ends_with("more mistakes are not listed"), "{}", problems[100]);
+}
+
+#[test]
+fn changed_rules_in_words() {
+    let rule = |port: &str| AclRule {
+        action: AclAction::Allow,
+        protocol: Some("tcp".parse().unwrap()),
+        destination_port: Some(port.parse().unwrap()),
+        ..AclRule::default()
+    };
+    let list = |rules: &[&str]| Topology {
+        acl: vec![Acl { rule: rules.iter().map(|port| rule(port)).collect(), ..Acl::new("web") }],
+        ..Topology::default()
+    };
+    let old = list(&["1", "2", "3"]);
+    assert_eq!(
+        words(&Topology::default(), &list(&["1", "2"])),
+        [
+            "+ acl web: rule 1 allow protocol tcp destination-port 1, rule 2 allow protocol tcp destination-port 2"
+        ]
+    );
+    assert_eq!(
+        words(&old, &list(&["1", "3"])),
+        ["~ acl web: rule 2 allow protocol tcp destination-port 2 -> none"]
+    );
+    assert_eq!(
+        words(&old, &list(&["9", "1", "2", "3"])),
+        ["~ acl web: rule 1 none -> allow protocol tcp destination-port 9"]
+    );
+    assert_eq!(
+        words(&old, &list(&["1", "7", "3"])),
+        ["~ acl web: rule 2 allow protocol tcp destination-port 2 -> allow protocol tcp destination-port 7"]
+    );
+    let mut open = old.clone();
+    open.acl[0].default = AclAction::Allow;
+    assert_eq!(words(&old, &open), ["~ acl web: default default -> allow"]);
+}
+
+#[test]
+fn too_many_rules_are_refused() {
+    let long = |name: &str, rules| Acl { rule: vec![AclRule::default(); rules], ..Acl::new(name) };
+    let problems = |acl: Vec<Acl>| -> Vec<String> {
+        check(&Topology { acl, ..Topology::default() }).iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(problems(vec![long("a", 4096)]), Vec::<String>::new());
+    assert_eq!(
+        problems(vec![long("a", 4097)]),
+        ["acl[0].rule[4096]: 4097 rules of a filter are too many; use at most 4096"]
+    );
+    let five: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| long(name, 4000)).into();
+    assert_eq!(problems(five), ["acl[4].rule: 20000 rules of all filters are too many; use at most 16384"]);
 }

@@ -4,9 +4,10 @@ use vswitch_wire::segment::is_tunnelled;
 use vswitch_wire::vlan::{self, Tag};
 use vswitch_wire::{Caps, FrameBuf, Gso, Offload, checksum};
 
+use crate::acl::{self, Acl, Direction, Owner, Place, Ruling};
 use crate::offload::{fitting_size, is_carried};
 use crate::vlan::has_dot1q;
-use crate::{Attachment, EgressVlan, NetId, PortId, Reason, Snapshot};
+use crate::{Attachment, EgressVlan, NetId, Port, PortId, Reason, Snapshot};
 
 /// What is left to do with a frame that leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +32,9 @@ pub(crate) struct Plan {
     pub(crate) egress: Egress,
 }
 
-/// Makes `frame` of `network` ready to leave by `port`: membership, link, isolation from `ingress`, MTU, the
+/// Makes `frame` of `network` ready to leave by `port`: membership, link, isolation from `ingress`, MTU, filters, the
 /// tag (PCP and DEI are kept) written into the bytes, the checksum finished where the port cannot.
-/// Counts nothing: the caller counts the drop at `port`.
+/// The caller counts the drop at `port`; what is counted here is the filters' rules, by `worker`. `None` counts nothing.
 ///
 /// No frame leaves untagged whose bytes go on with an 802.1Q tag: the receiver would take the inner tag
 /// for the outer one, and put the frame into a VLAN that the sender had no right to (VLAN hopping by double tags).
@@ -48,8 +49,14 @@ pub fn prepare<F: FrameBuf>(
     ingress: PortId,
     port: PortId,
     frame: &mut F,
+    worker: Option<usize>,
 ) -> Result<Egress, Reason> {
-    let plan = plan(snapshot, network, ingress, port, frame)?;
+    let note = |acl: &Acl, _place, ruling| {
+        if let Some(worker) = worker {
+            acl.count(worker, ruling);
+        }
+    };
+    let plan = plan(snapshot, network, ingress, port, frame, note)?;
     let meta = frame.meta_mut();
     meta.tag = plan.tag;
     meta.offload.gso = plan.gso;
@@ -60,7 +67,7 @@ pub fn prepare<F: FrameBuf>(
     Ok(plan.egress)
 }
 
-/// Decides how `frame` leaves by `port`; changes nothing.
+/// Decides how `frame` leaves by `port`; changes nothing. What filters say goes to `note`.
 #[inline]
 pub(crate) fn plan<F: FrameBuf>(
     snapshot: &Snapshot,
@@ -68,6 +75,7 @@ pub(crate) fn plan<F: FrameBuf>(
     ingress: PortId,
     port: PortId,
     frame: &F,
+    note: impl FnMut(&Acl, Place, Ruling),
 ) -> Result<Plan, Reason> {
     let to = snapshot.port(port).ok_or(Reason::PortGone)?;
     let meta = frame.meta();
@@ -89,9 +97,28 @@ pub(crate) fn plan<F: FrameBuf>(
         let size = if is_tunnel { fitting_size(frame, to.max_frame) } else { None };
         gso = Some(Gso { size: size.ok_or(Reason::TooBigEgress)?, ..gso.ok_or(Reason::TooBigEgress)? });
     }
+    if to.acl.egress.is_some() || snapshot.filters_networks() {
+        filter(snapshot, (network, port, to), frame, note)?;
+    }
     let (finish, egress) = unfinished(to.caps, frame.bytes(), meta.offload);
     let egress = if is_tunnel && egress == Egress::Ready { Egress::Encapsulate } else { egress };
     Ok(Plan { tag, finish, gso, egress })
+}
+
+/// The lists for frames that leave: the port's and the network's.
+fn filter<F: FrameBuf>(
+    snapshot: &Snapshot,
+    (network, id, port): (NetId, PortId, &Port),
+    frame: &F,
+    note: impl FnMut(&Acl, Place, Ruling),
+) -> Result<(), Reason> {
+    let of_port = port.acl.egress.as_deref().map(|acl| (acl, Owner::Port(id)));
+    let of_network = snapshot.network(network).and_then(|n| n.acl.egress.as_deref());
+    let lists = [of_port, of_network.map(|acl| (acl, Owner::Network(network)))];
+    if lists.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    acl::judge(lists, frame, Direction::Egress, note)
 }
 
 /// Whether the checksum is to be finished here, and whether the frame must be cut, which finishes it too.

@@ -7,6 +7,7 @@ use core::slice;
 
 use vswitch_wire::{FrameBuf, Instant, Mac};
 
+use crate::acl::{Acl, Place, Ruling};
 use crate::egress::{Egress, plan};
 use crate::fdb::Learn;
 use crate::pipeline::{self, Effects, Stranger};
@@ -83,7 +84,9 @@ impl Words {
 
     /// Says how the frame leaves by `port`.
     fn leave<F: FrameBuf>(&mut self, cx: &Context<'_>, network: NetId, port: PortId, frame: &F) {
-        self.say("egress", || match plan(cx.snapshot, network, cx.ingress, port, frame) {
+        let note = |acl: &Acl, place, ruling| self.rule(acl, place, ruling);
+        let plan = plan(cx.snapshot, network, cx.ingress, port, frame, note);
+        self.say("egress", || match plan {
             Err(reason) => format!("dropped at {{port {}}}: {reason}", port.0),
             Ok(plan) => {
                 let tag = plan.tag.map_or_else(
@@ -123,6 +126,10 @@ impl Effects for Words {
 
     fn meet(&mut self, stranger: Stranger) {
         self.say("tunnel", || format!("{} becomes a peer", stranger.address));
+    }
+
+    fn rule(&mut self, acl: &Acl, place: Place, ruling: Ruling) {
+        self.say("acl", || acl.words(place, ruling));
     }
 
     fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String) {

@@ -2,7 +2,8 @@
 //!
 //! Pure forwarding: no system call, no clock, no allocation per packet, no unsafe code outside the table.
 //! One pipeline step is one file, and the order of [`pipeline`]'s steps is the order a frame sees:
-//! parse > admit > vlan > tunnel > storm > locate > learn > forward > egress. Workers read one immutable [`Snapshot`] per batch;
+//! parse > admit > vlan > tunnel > acl > storm > locate > learn > forward > egress. Workers read one immutable
+//! [`Snapshot`] per batch;
 //! everything that changes per packet lives in the [`Pipeline`] (owned by one worker), in the shared
 //! [`Fdb`] (lock-free readers) or in [`counters`] (one writer each).
 
@@ -13,6 +14,7 @@ extern crate alloc;
 #[cfg(any(test, loom))]
 extern crate std;
 
+pub mod acl;
 mod admit;
 pub mod counters;
 pub mod egress;
@@ -36,6 +38,7 @@ pub mod tunnel;
 mod vector;
 mod vlan;
 
+pub use acl::{Acl, Acls};
 pub use counters::{Counter, NetworkCounters, PortCounters};
 pub use egress::Egress;
 pub use explain::{Explained, Step, explain};

@@ -13,12 +13,13 @@ use core::net::IpAddr;
 
 use vswitch_wire::{FrameBuf, Instant};
 
+use crate::acl::{Acl, Place, Ruling};
 use crate::counters::account;
 use crate::fdb::Learn;
 use crate::storm::{Bucket, Class, Policer};
 use crate::vector::{Context, Slot, Vector};
 use crate::{NetId, PortCounters, PortId, Reason, Snapshot};
-use crate::{admit, forward, learn, locate, parse, storm, tunnel, vlan};
+use crate::{acl, admit, forward, learn, locate, parse, storm, tunnel, vlan};
 
 /// The most frames of one batch.
 pub const BATCH_MAX: usize = 64;
@@ -83,6 +84,8 @@ pub(crate) trait Effects {
     fn may_flood(&mut self, cx: &Context<'_>, class: Class, frames: u32) -> bool;
     /// A VTEP that is no peer sends frames of a network where anyone may be one.
     fn meet(&mut self, stranger: Stranger);
+    /// A list of rules judged a frame.
+    fn rule(&mut self, acl: &Acl, place: Place, ruling: Ruling);
     /// Says what `stage` decided.
     fn say(&mut self, stage: &'static str, text: impl FnOnce() -> String);
 }
@@ -93,6 +96,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
     admit::run(cx, vector, effects);
     vlan::run(cx, vector, effects);
     tunnel::run(cx, vector, effects);
+    acl::run(cx, vector, effects);
     storm::run(cx, vector, effects);
     locate::run(cx, vector);
     learn::run(cx, vector, effects);
@@ -136,7 +140,7 @@ impl Pipeline {
         };
         let cx = Context { snapshot, now, ingress, port, network };
         let buckets = self.policer.buckets(ingress);
-        let mut live = Live { buckets, counters, stranger: &mut self.stranger };
+        let mut live = Live { worker: self.worker, buckets, counters, stranger: &mut self.stranger };
         let chunks = batch.frames.chunks_mut(BATCH_MAX).zip(batch.verdicts.chunks_mut(BATCH_MAX));
         for (frames, verdicts) in chunks {
             let slots = &mut self.slots[..frames.len()];
@@ -151,6 +155,7 @@ impl Pipeline {
 
 /// Forwarding for real, in silence.
 struct Live<'a> {
+    worker: usize,
     buckets: &'a mut [Bucket; Class::COUNT],
     counters: &'a PortCounters,
     stranger: &'a mut Option<Stranger>,
@@ -180,6 +185,11 @@ impl Effects for Live<'_> {
 
     fn meet(&mut self, stranger: Stranger) {
         *self.stranger = Some(stranger);
+    }
+
+    #[inline]
+    fn rule(&mut self, acl: &Acl, _place: Place, ruling: Ruling) {
+        acl.count(self.worker, ruling);
     }
 
     #[inline]

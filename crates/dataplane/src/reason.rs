@@ -50,6 +50,10 @@ drop_reasons! {
     VxlanUnknownPeer, "vxlan_unknown_peer", "the frame comes from a VTEP that is no peer of its network";
     VxlanInnerTag, "vxlan_inner_tag", "the frame in the tunnel has an 802.1Q tag (RFC 7348 section 6.1)";
     VxlanCongested, "vxlan_congested", "the path marked congestion, and the frame's sender does not understand it (RFC 6040)";
+    // Filters.
+    AclIngress, "acl_ingress", "a filter of the port or the network that the frame came in by denies it";
+    AclEgress, "acl_egress", "a filter of the port that the frame should leave by, or of its network, denies it";
+    AclUnreadable, "acl_unreadable", "a filter asks for what cannot be read: the headers are cut short, contradict themselves or are hidden in fragments";
     // Flood and rate.
     StormBroadcast, "storm_broadcast", "the port's limit for broadcast is reached";
     StormMulticast, "storm_multicast", "the port's limit for multicast is reached";

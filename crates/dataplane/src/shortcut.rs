@@ -76,6 +76,11 @@ pub fn find(snapshot: &Snapshot, flow: &Flow) -> Option<Passage> {
         (Attachment::Trunk(trunk), Some(vid)) => trunk.network_of(vid)?,
         (Attachment::Access(_), Some(_)) | (Attachment::None | Attachment::Tunnel(_), _) => return None,
     };
+    // acl: rules look at more than a flow has.
+    let of_network = &snapshot.network(network)?.acl;
+    if from.acl.ingress.is_some() || of_network.ingress.is_some() || of_network.egress.is_some() {
+        return None;
+    }
     // learn: what is known of the source stays as it is. Whoever carries the flow out keeps it from ageing.
     let fdb = snapshot.fdb();
     let marks = [source, destination].map(|mac| fdb.mark(network, mac));
@@ -85,6 +90,9 @@ pub fn find(snapshot: &Snapshot, flow: &Flow) -> Option<Passage> {
     // forward: known unicast, which storm limits do not concern.
     let egress = fdb.lookup(network, destination)?;
     let to = snapshot.port(egress)?;
+    if to.acl.egress.is_some() {
+        return None;
+    }
     if egress == ingress || !from.up || !to.up || (from.isolated && to.isolated) {
         return None;
     }

@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use vswitch_wire::{Caps, Vid, Vni};
 
+use crate::acl::Acls;
 use crate::counters::NetworkCounters;
 use crate::{Fdb, NetId, PortCounters, PortId, Reason, Tunnel, Underlay};
 
@@ -15,6 +16,8 @@ use crate::{Fdb, NetId, PortCounters, PortId, Reason, Tunnel, Underlay};
 pub struct Snapshot {
     ports: Vec<Option<Port>>,
     networks: Vec<Option<Network>>,
+    /// A network has a list of rules.
+    filters_networks: bool,
     fdb: Arc<Fdb>,
     underlay: Option<Underlay>,
 }
@@ -38,6 +41,8 @@ pub struct Port {
     pub max_macs: u32,
     /// Limits of flooded traffic that comes in by this port.
     pub storm: Storm,
+    /// What may pass.
+    pub acl: Acls,
     /// One for each worker, in their order. The same allocation over all snapshots of a port's life.
     pub counters: Arc<[PortCounters]>,
 }
@@ -112,6 +117,8 @@ pub struct Network {
     pub learns_remote: bool,
     /// VTEPs that are no peers yet are to become some ([`crate::Pipeline::take_stranger`]).
     pub any_peer: bool,
+    /// What may pass, by whatever port.
+    pub acl: Acls,
     /// One for each worker, in their order.
     pub counters: Arc<[NetworkCounters]>,
 }
@@ -150,6 +157,23 @@ impl Trunk {
 }
 
 impl Port {
+    /// A port that is up and takes finished frames of `max_frame` bytes; without limits and filters.
+    #[must_use]
+    pub fn new(attachment: Attachment, max_frame: u32, counters: Arc<[PortCounters]>) -> Self {
+        Self {
+            attachment,
+            isolated: false,
+            up: true,
+            max_frame,
+            caps: Caps::NONE,
+            shortcut_ifindex: None,
+            max_macs: u32::MAX,
+            storm: Storm::default(),
+            acl: Acls::default(),
+            counters,
+        }
+    }
+
     /// How frames of `network` leave by this port.
     #[inline]
     #[must_use]
@@ -194,7 +218,7 @@ impl Port {
 }
 
 impl Network {
-    /// A network with no member yet; [`Snapshot::new`] fills them in.
+    /// A network with no member yet, which [`Snapshot::new`] fills in, and no filter.
     #[must_use]
     pub fn new(max_macs: u32, ageing: Duration, counters: Arc<[NetworkCounters]>) -> Self {
         Self {
@@ -204,6 +228,7 @@ impl Network {
             vni: None,
             learns_remote: true,
             any_peer: false,
+            acl: Acls::default(),
             counters,
         }
     }
@@ -233,7 +258,9 @@ impl Snapshot {
                 network.members = members.into_boxed_slice();
             }
         }
-        Self { ports, networks, fdb, underlay: None }
+        let filters = |n: &Network| n.acl.ingress.is_some() || n.acl.egress.is_some();
+        let filters_networks = networks.iter().flatten().any(filters);
+        Self { ports, networks, filters_networks, fdb, underlay: None }
     }
 
     /// The same switch with tunnels.
@@ -271,6 +298,13 @@ impl Snapshot {
     /// Every network with its number.
     pub fn networks(&self) -> impl Iterator<Item = (NetId, &Network)> {
         self.networks.iter().enumerate().filter_map(|(i, n)| Some((NetId(i as u16), n.as_ref()?)))
+    }
+
+    /// Whether a network has a list of rules.
+    #[inline]
+    #[must_use]
+    pub fn filters_networks(&self) -> bool {
+        self.filters_networks
     }
 
     /// The forwarding database, shared by all snapshots.

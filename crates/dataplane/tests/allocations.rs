@@ -3,6 +3,7 @@
 mod testbed;
 
 use testbed::*;
+use vswitch_dataplane::acl::{Acls, Action, Rule};
 use vswitch_dataplane::{BATCH_MAX, Batch, NetId, Port, PortId, Reason, Storm, Verdict, egress};
 use vswitch_wire::testing::VecFrame;
 use vswitch_wire::{FrameBuf, Mac};
@@ -27,8 +28,17 @@ fn batch() -> Vec<VecFrame> {
 #[test]
 fn a_batch_allocates_nothing() {
     let storm = Storm { broadcast: Some(100), multicast: Some(100), unknown: Some(100) };
-    let ingress = Port { storm, ..port(trunk(&[(10, 0), (20, 1)], Some(0))) };
-    let ports = [ingress, port(access(0)), port(access(1)), port(trunk(&[(110, 0), (120, 1)], None))];
+    let ports = Rule { destination_port: Some(80..=80), ..Rule::any(Action::Deny) };
+    let tagged = Rule { vlan: Some(vswitch_wire::Vid::new(30).unwrap()), ..Rule::any(Action::Deny) };
+    let [ingress, egress] = [tagged, ports].map(|rule| acl(&[rule], Action::Allow));
+    let acl = Acls { ingress, egress };
+    let ingress = Port { storm, acl: acl.clone(), ..port(trunk(&[(10, 0), (20, 1)], Some(0))) };
+    let ports = [
+        ingress,
+        Port { acl: acl.clone(), ..port(access(0)) },
+        port(access(1)),
+        port(trunk(&[(110, 0), (120, 1)], None)),
+    ];
     let mut switch = Switch::new(&ports, 2);
     switch.fdb.add_static(NetId(0), B, PortId(1), switch.now).unwrap();
     let mut run = |frames: &mut [VecFrame], verdicts: &mut [Verdict]| {
@@ -37,7 +47,7 @@ fn a_batch_allocates_nothing() {
         for (frame, verdict) in batch.frames.iter_mut().zip(batch.verdicts.iter()) {
             let mut leave = |network, port| {
                 let tag = frame.meta().tag;
-                let left = egress::prepare(&switch.snapshot, network, PortId(0), port, frame);
+                let left = egress::prepare(&switch.snapshot, network, PortId(0), port, frame, Some(0));
                 frame.meta_mut().tag = tag;
                 left
             };

@@ -11,7 +11,7 @@ const CHECKSUM: Offload = Offload { csum: Some(Csum { start: 34, offset: 16 }), 
 
 fn prepare(to: &Port, frame: &mut VecFrame) -> Result<Egress, Reason> {
     let switch = Switch::new(&[port(access(0)), to.clone()], 1);
-    egress::prepare(&switch.snapshot, NetId(0), PortId(0), PortId(1), frame)
+    egress::prepare(&switch.snapshot, NetId(0), PortId(0), PortId(1), frame, None)
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_verdict_of_an_older_snapshot_does_no_harm() {
     for (ports, reason) in cases {
         let switch = Switch::new(&ports, 2);
         let mut sent = frame();
-        let result = egress::prepare(&switch.snapshot, NetId(0), PortId(0), PortId(1), &mut sent);
+        let result = egress::prepare(&switch.snapshot, NetId(0), PortId(0), PortId(1), &mut sent, None);
         assert_eq!(result, Err(reason));
         assert_eq!(sent.bytes(), frame().bytes(), "a frame that is dropped is left alone");
     }

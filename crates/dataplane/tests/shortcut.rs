@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use testbed::*;
+use vswitch_dataplane::acl::{Acls, Action};
 use vswitch_dataplane::fdb::Filter;
 use vswitch_dataplane::shortcut::{self, Flow, Passage};
 use vswitch_dataplane::{Attachment, NetId, Port, PortId};
@@ -192,4 +193,27 @@ fn only_ip_frames_are_of_a_flow() {
     }
     // A priority tag: such frames leave otherwise than they came.
     assert_eq!(Flow::of(PortId(0), &out_of_band(&eth(B, A, &[(DOT1Q, tci(5, 0))], b"hello"))), None);
+}
+
+/// Each frame of theirs is judged.
+#[test]
+fn stations_behind_a_filter_have_no_passage() {
+    let list = || acl(&[], Action::Allow);
+    let (ingress, egress) =
+        (Acls { ingress: list(), ..Acls::default() }, Acls { egress: list(), ..Acls::default() });
+    let flow = Flow { ingress: PortId(0), vid: None, source: A, destination: B };
+    let has_passage = |of_ports: [&Acls; 2], of_network: &Acls| {
+        let mut switch = acquainted(access(0));
+        switch.networks[0].acl = of_network.clone();
+        switch.configure(&of_ports.map(|acl| Port { acl: acl.clone(), ..port(access(0)) }));
+        shortcut::find(&switch.snapshot, &flow).is_some()
+    };
+    let none = Acls::default();
+    assert!(has_passage([&none, &none], &none));
+    assert!(!has_passage([&ingress, &none], &none));
+    assert!(!has_passage([&none, &egress], &none));
+    assert!(!has_passage([&none, &none], &ingress));
+    assert!(!has_passage([&none, &none], &egress));
+    // What the frames do not pass is not asked.
+    assert!(has_passage([&egress, &ingress], &none));
 }

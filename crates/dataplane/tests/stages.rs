@@ -5,6 +5,7 @@ mod testbed;
 use std::collections::HashSet;
 
 use testbed::*;
+use vswitch_dataplane::acl::{Acls, Action, Rule};
 use vswitch_dataplane::{Attachment, NetId, Port, PortId, Reason, Storm, Verdict};
 use vswitch_wire::testing::VecFrame;
 use vswitch_wire::{Csum, FrameBuf, Gso, GsoKind, Mac, Offload, Tag};
@@ -303,8 +304,65 @@ fn storms() -> Vec<Case> {
     ]
 }
 
+/// Lists of one rule; what they judge by is tested where they are compiled.
+fn filters() -> Vec<Case> {
+    let list = |rule: Rule, default| acl(&[rule], default);
+    let deny_all = || list(Rule::any(Action::Deny), Action::Allow);
+    let allow_all = || list(Rule::any(Action::Allow), Action::Deny);
+    let tcp_only = || list(Rule { protocol: Some(6), ..Rule::any(Action::Allow) }, Action::Deny);
+    let ingress = |list| Acls { ingress: list, ..Acls::default() };
+    let egress = |list| Acls { egress: list, ..Acls::default() };
+    let from = |acl| vec![Port { acl, ..port(access(0)) }, port(access(0))];
+    let to = |acl| vec![port(access(0)), Port { acl, ..port(access(0)) }, port(access(0))];
+    let segment = tcp(10).bytes();
+    let cut = VecFrame::new(&segment[..40]);
+    vec![
+        dropped("denied on the way in", Reason::AclIngress, from(ingress(deny_all())), tcp(10).build()),
+        flooded(
+            "allowed on the way in",
+            from(ingress(allow_all())),
+            tcp(10).build(),
+            vec![(1, segment.clone())],
+        ),
+        flooded(
+            "the other way is not judged",
+            from(egress(deny_all())),
+            tcp(10).build(),
+            vec![(1, segment.clone())],
+        ),
+        dropped("an IP header that is cut short", Reason::AclUnreadable, from(ingress(tcp_only())), cut),
+        Case {
+            lost: vec![(1, Reason::AclEgress)],
+            ..flooded(
+                "denied on the way out",
+                to(egress(deny_all())),
+                tcp(10).build(),
+                vec![(2, segment.clone())],
+            )
+        },
+        Case {
+            lost: vec![(1, Reason::AclUnreadable)],
+            ..flooded(
+                "the same header on the way out",
+                to(egress(tcp_only())),
+                VecFrame::new(&segment[..40]),
+                vec![(2, segment[..40].to_vec())],
+            )
+        },
+        flooded(
+            "allowed on the way out",
+            to(egress(tcp_only())),
+            tcp(10).build(),
+            vec![(1, segment.clone()), (2, segment)],
+        ),
+    ]
+}
+
 fn cases() -> Vec<Case> {
-    [admission(), lengths(), offloads(), vlans(), forwarding(), storms()].into_iter().flatten().collect()
+    [admission(), lengths(), offloads(), vlans(), filters(), forwarding(), storms()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]

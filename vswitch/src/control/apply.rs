@@ -15,7 +15,7 @@ use super::device::{self, Closing, Fresh, NotOpened};
 use super::edit;
 use super::overlay;
 use super::record::PortRecord;
-use super::{Control, by_name, compile, safety};
+use super::{Control, acl, by_name, compile, safety};
 
 /// What the kernel gives a new tap (`ETH_DATA_LEN`), in bytes.
 const USUAL_MTU: u32 = 1500;
@@ -91,6 +91,7 @@ impl Control {
 
     async fn transact(&mut self, next: Topology, options: Options) -> Result<Changes, ErrorBody> {
         let changes = self.diff(&next)?;
+        let acls = self.acls.compile(&next, self.workers.count())?;
         // A netdev made just before the command counts, whether its event has been read or not.
         let unread = |e| ErrorBody::new(ErrorCode::Failed, format!("cannot read the links: {e}"), "");
         if self.links.resync().await.map_err(unread)? {
@@ -117,7 +118,7 @@ impl Control {
         match self.prepare(&taken, &guarded, options.on_refusal) {
             Ok(others) => {
                 prepared.extend(others);
-                self.commit(next.clone(), prepared, &guarded).await;
+                self.commit(next.clone(), prepared, &guarded, acls).await;
                 Ok(changes)
             }
             Err(error) => {
@@ -273,11 +274,18 @@ impl Control {
     }
 
     /// From here on nothing can fail.
-    async fn commit(&mut self, next: Topology, prepared: Vec<Prepared<'_>>, guarded: &Guarded) {
+    async fn commit(
+        &mut self,
+        next: Topology,
+        prepared: Vec<Prepared<'_>>,
+        guarded: &Guarded,
+        acls: acl::Compiled,
+    ) {
         let gone = self.detach_deleted(&next).await;
         let old = std::mem::replace(&mut self.desired, next.clone());
         self.add_records(&next, guarded);
         let has_vids = self.own.take_vids(&next);
+        let replaced = self.acls.replace(&next, acls);
         self.stale.on_change(&old, &next, &self.port_ids, &self.net_ids);
         let ids = (&self.port_ids, &self.net_ids);
         self.overlay.on_change(&mut self.stale, (&old, &next), ids);
@@ -292,6 +300,7 @@ impl Control {
             }
         }
         self.publish().await;
+        self.acls.carry_over(replaced);
         self.forget(&gone, &old);
         self.serve(queues).await;
         self.settle_own_port().await;

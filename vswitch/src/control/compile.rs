@@ -12,6 +12,7 @@ use vswitch_dataplane::{
 use vswitch_io::Facts;
 use vswitch_wire::{Caps, Vid};
 
+use super::acl::Filters;
 use super::ids::Ids;
 use super::overlay::{self, Overlay, Uplink};
 
@@ -64,6 +65,7 @@ pub(super) fn snapshot<'a>(
     ports: impl Iterator<Item = (u16, PortInput<'a>)>,
     pseudo: impl IntoIterator<Item = (PortId, Port)>,
     (port_ids, net_ids): (&Ids, &Ids),
+    acls: &Filters,
     net_counters: impl Fn(&str) -> Arc<[NetworkCounters]>,
     tunnels: Option<(&Overlay, &Uplink)>,
     fdb: &Arc<Fdb>,
@@ -76,6 +78,7 @@ pub(super) fn snapshot<'a>(
         let mut made = Network::new(network.max_macs, network.ageing, net_counters(&network.name));
         (made.vni, made.learns_remote) = (network.vni, network.remote_learning);
         made.any_peer = network.peers_any;
+        made.acl = acls.of(&network.acl);
         networks[usize::from(id)] = Some(made);
     }
     let underlay = desired.underlay.as_ref().zip(net_ids.get(overlay::NETWORK).map(NetId));
@@ -85,7 +88,7 @@ pub(super) fn snapshot<'a>(
     }
     let mut compiled = vec![None; port_ids.span()];
     for (id, input) in ports {
-        compiled[usize::from(id)] = Some(port(input, &known, underlay));
+        compiled[usize::from(id)] = Some(port(input, &known, underlay, acls));
     }
     for (id, port) in pseudo {
         if compiled.len() <= id.index() {
@@ -111,7 +114,7 @@ type Known<'a> = HashMap<&'a str, (NetId, Option<Vid>)>;
 /// The underlay's configuration, and its network.
 type UnderlayInput<'a> = Option<(&'a topology::Underlay, NetId)>;
 
-fn port(input: PortInput<'_>, networks: &Known<'_>, underlay: UnderlayInput<'_>) -> Port {
+fn port(input: PortInput<'_>, networks: &Known<'_>, underlay: UnderlayInput<'_>, acls: &Filters) -> Port {
     let config = input.config;
     let device = input.device;
     // A port that waits takes no frame; the usual MTU is for `trace` alone.
@@ -124,6 +127,7 @@ fn port(input: PortInput<'_>, networks: &Known<'_>, underlay: UnderlayInput<'_>)
         caps: device.as_ref().map_or(Caps::NONE, |d| d.facts.caps),
         shortcut_ifindex: input.shortcut_ifindex,
         max_macs: config.max_macs.unwrap_or(u32::MAX),
+        acl: acls.of(&config.acl),
         storm: Storm {
             broadcast: config.storm.broadcast.map(|r| r.0),
             multicast: config.storm.multicast.map(|r| r.0),

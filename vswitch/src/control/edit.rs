@@ -3,11 +3,13 @@
 //! What the edits cannot know (whether the result is sound, whether the machine can have it) is left to
 //! the check and to `apply`, which every edit goes through.
 
+pub mod acl;
+
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use vswitch_api::Topology;
 
-use vswitch_api::request::{FdbKey, NewPort, PortPatch};
+use vswitch_api::request::{FdbKey, NetworkPatch, NewPort, PortPatch};
 use vswitch_api::response::{ErrorBody, ErrorCode};
 use vswitch_api::topology::{Network, Port, StaticEntry};
 
@@ -18,6 +20,27 @@ pub fn add_network(mut t: Topology, network: Network) -> Result<Topology, ErrorB
         return Err(ErrorBody::new(ErrorCode::Conflict, message, "delete it first, or choose another name"));
     }
     t.network.push(network);
+    Ok(t)
+}
+
+/// `network set`: a JSON merge patch (RFC 7396) over the network.
+pub fn set_network(mut t: Topology, name: &str, patch: NetworkPatch) -> Result<Topology, ErrorBody> {
+    let Some(at) = t.network.iter().position(|n| n.name == name) else {
+        return Err(ErrorBody::no_network(name));
+    };
+    let invalid =
+        |e: serde_json::Error| ErrorBody::new(ErrorCode::Invalid, format!("network {name:?}: {e}"), "");
+    let mut fields = match serde_json::to_value(&t.network[at]).map_err(invalid)? {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    merge(&mut fields, patch.0);
+    let changed: Network = serde_json::from_value(Value::Object(fields)).map_err(invalid)?;
+    if changed.name != name {
+        let mend = "delete the network and add one with the new name";
+        return Err(ErrorBody::new(ErrorCode::Invalid, "a network's name cannot be changed", mend));
+    }
+    t.network[at] = changed;
     Ok(t)
 }
 

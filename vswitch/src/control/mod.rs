@@ -5,6 +5,7 @@
 //! a change is checked, its devices are opened, and only then is it published; if a step fails the old state
 //! stands. A port whose netdev is missing waits; it is attached when the netdev comes, or comes back.
 
+mod acl;
 mod apply;
 mod backing;
 mod compile;
@@ -138,6 +139,7 @@ pub struct Control {
     attachments: u64,
     networks: BTreeMap<String, Arc<[NetworkCounters]>>,
     overlay: Overlay,
+    acls: acl::Filters,
     fdb: Arc<Fdb>,
     /// The way of frames past the workers; `None` where the kernel refuses it.
     shortcut: Option<&'static Shortcut>,
@@ -193,6 +195,7 @@ impl Control {
             worker_events,
             front_ends: FrontEnds::default(),
             started: switch.clone(),
+            acls: acl::Filters::default(),
             desired: Topology { switch: switch.clone(), ..Topology::default() },
             port_ids,
             net_ids: Ids::default(),
@@ -319,7 +322,8 @@ impl Control {
         let uplink = self.uplink();
         let tunnels = uplink.as_ref().map(|uplink| (&self.overlay, uplink));
         let ids = (&self.port_ids, &self.net_ids);
-        let snapshot = compile::snapshot(&self.desired, ports, pseudo, ids, counters, tunnels, &self.fdb);
+        let snapshot =
+            compile::snapshot(&self.desired, ports, pseudo, ids, &self.acls, counters, tunnels, &self.fdb);
         self.snapshot = Arc::new(snapshot);
         let old = self.workers.publish(Arc::clone(&self.snapshot));
         self.workers.settle().await;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use vswitch_api::Topology;
 use vswitch_api::topology::{PEERS_MAX, Underlay};
 use vswitch_dataplane::tunnel::{self, Outer, Outgoing};
-use vswitch_dataplane::{Attachment, NetId, Port, PortCounters, PortId, Storm, TrunkEntry, Tunnel};
-use vswitch_wire::{Caps, Mac, Vni};
+use vswitch_dataplane::{Attachment, NetId, Port, PortCounters, PortId, TrunkEntry, Tunnel};
+use vswitch_wire::{Mac, Vni};
 
 use super::compile::{self, ETHERNET_HEADER};
 use super::ids::Ids;
@@ -229,17 +229,9 @@ impl Overlay {
         let port = |(peer, counters): (&IpAddr, &Arc<[PortCounters]>)| {
             let id = PortId(port_ids.get(&port_name(*peer))?);
             let tunnel = Tunnel::new(*peer, ids(peer)?, self.outer(underlay, uplink, *peer));
-            let port = Port {
-                attachment: Attachment::Tunnel(Arc::new(tunnel)),
-                isolated: false,
-                up: uplink.up,
-                max_frame: mtu + ETHERNET_HEADER,
-                caps: Caps::NONE,
-                shortcut_ifindex: None,
-                max_macs: u32::MAX,
-                storm: Storm::default(),
-                counters: Arc::clone(counters),
-            };
+            let attachment = Attachment::Tunnel(Arc::new(tunnel));
+            let port = Port::new(attachment, mtu + ETHERNET_HEADER, Arc::clone(counters));
+            let port = Port { up: uplink.up, ..port };
             Some((id, *peer, port))
         };
         self.peers.iter().filter_map(port).collect()

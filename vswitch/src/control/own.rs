@@ -16,10 +16,10 @@ use vswitch_api::Topology;
 use vswitch_api::response::{ErrorBody, ErrorCode};
 use vswitch_api::topology::{Network, OWN_PORT, own_mac};
 use vswitch_api::value::Cidr;
-use vswitch_dataplane::{Attachment, NetId, Port, PortCounters, PortId, Storm, Trunk, TrunkEntry};
+use vswitch_dataplane::{Attachment, NetId, Port, PortCounters, PortId, Trunk, TrunkEntry};
 use vswitch_io::{Opened, Pool, internal};
 use vswitch_protocols::host::{self, Host};
-use vswitch_wire::{Caps, Mac, Vid};
+use vswitch_wire::{Mac, Vid};
 
 use super::Control;
 use super::compile;
@@ -182,17 +182,9 @@ impl Own {
             Some(TrunkEntry { vid: self.vid(network)?, network: NetId(networks.get(network)?) })
         };
         let entries: Vec<TrunkEntry> = names(now).filter_map(entry).collect();
-        let port = Port {
-            attachment: Attachment::Trunk(Arc::new(Trunk::new(&entries, None))),
-            isolated: false,
-            up: true,
-            max_frame: internal::MTU + compile::ETHERNET_HEADER,
-            caps: Caps::NONE,
-            shortcut_ifindex: None,
-            max_macs: u32::MAX,
-            storm: Storm::default(),
-            counters: Arc::clone(self.counters.as_ref()?),
-        };
+        let attachment = Attachment::Trunk(Arc::new(Trunk::new(&entries, None)));
+        let max_frame = internal::MTU + compile::ETHERNET_HEADER;
+        let port = Port::new(attachment, max_frame, Arc::clone(self.counters.as_ref()?));
         Some((self.id, port))
     }
 

@@ -284,6 +284,7 @@ impl Control {
             trunk: config.trunk.clone(),
             native: config.native.clone(),
             isolated: config.isolated,
+            acl: config.acl.clone(),
             macs: u64::from(learnt) + statics.get(config.name.as_str()).copied().unwrap_or(0),
             max_macs: config.max_macs,
             storm: config.storm,
@@ -323,6 +324,7 @@ impl Control {
                     + u64::from(own.contains_key(&n.name)),
                 max_macs: n.max_macs,
                 ports: ports.remove(n.name.as_str()).unwrap_or_default(),
+                acl: n.acl.clone(),
             }
         };
         self.desired.network.iter().map(view).collect()

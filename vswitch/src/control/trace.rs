@@ -74,7 +74,7 @@ impl Control {
         let mut refusal = None;
         for port in ports {
             let Some(mut copy) = pool.copy(frame) else { continue };
-            match egress::prepare(&self.snapshot, network, ingress, port, &mut copy) {
+            match egress::prepare(&self.snapshot, network, ingress, port, &mut copy, None) {
                 Ok(_) => result.ports.extend(self.port_ids.name(port.0).map(str::to_owned)),
                 Err(reason) => refusal = refusal.or(Some(reason)),
             }

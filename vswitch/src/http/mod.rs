@@ -1,5 +1,6 @@
 //! The API: HTTP/JSON on a Unix socket (`curl --unix-socket` works). Each handler asks the control task.
 
+mod acl;
 mod error;
 pub mod socket;
 
@@ -11,7 +12,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use utoipa::OpenApi;
-use vswitch_api::request::{ApplyQuery, FdbKey, FdbQuery, ForceQuery, NewPeer, NewPort, PortPatch, Trace};
+use vswitch_api::request::{
+    ApplyQuery, FdbKey, FdbQuery, ForceQuery, NetworkPatch, NewPeer, NewPort, PortPatch, Trace,
+};
 use vswitch_api::response::{
     Changes, ErrorBody, ErrorCode, FdbEntry, Flushed, NetworkState, PortState, Problem, Stats, Status,
     TraceResult, VxlanState,
@@ -31,12 +34,16 @@ pub fn router(control: Remote) -> Router {
         .route(paths::CONFIG, get(config).put(apply))
         .route(paths::CONFIG_DIFF, post(diff))
         .route(paths::NETWORKS, get(networks).post(add_network))
-        .route(paths::NETWORK, axum::routing::delete(del_network))
         .route(paths::PEERS, post(add_peer))
         .route(paths::PEER, axum::routing::delete(del_peer))
         .route(paths::VXLAN, get(vxlan))
+        .route(paths::NETWORK, axum::routing::patch(set_network).delete(del_network))
         .route(paths::PORTS, get(ports).post(add_port))
         .route(paths::PORT, get(port).patch(set_port).delete(del_port))
+        .route(paths::ACLS, get(acl::acls).post(acl::add_acl))
+        .route(paths::ACL, get(acl::acl).delete(acl::del_acl))
+        .route(paths::ACL_RULES, post(acl::add_rule))
+        .route(paths::ACL_RULE, axum::routing::delete(acl::del_rule))
         .route(paths::FDB, get(fdb).post(add_fdb).delete(del_fdb))
         .route(paths::FDB_FLUSH, post(flush_fdb))
         .route(paths::STATS, get(stats))
@@ -59,10 +66,17 @@ pub fn router(control: Remote) -> Router {
         diff,
         networks,
         add_network,
+        set_network,
         del_network,
         add_peer,
         del_peer,
         vxlan,
+        acl::acls,
+        acl::add_acl,
+        acl::acl,
+        acl::del_acl,
+        acl::add_rule,
+        acl::del_rule,
         ports,
         add_port,
         port,
@@ -147,6 +161,16 @@ async fn networks(State(control): State<Remote>) -> Answer<Vec<NetworkState>> {
 #[utoipa::path(post, path = paths::NETWORKS, request_body = Network, responses((status = 200, body = Changes)))]
 async fn add_network(State(control): State<Remote>, Body(network): Body<Network>) -> Answer<Changes> {
     change(&control, Options::default(), |t| edit::add_network(t, network)).await
+}
+
+#[utoipa::path(patch, path = paths::NETWORK, params(("name" = String, Path)), request_body = NetworkPatch,
+    responses((status = 200, body = Changes), (status = 404, body = ErrorBody)))]
+async fn set_network(
+    State(control): State<Remote>,
+    Path(name): Path<String>,
+    Body(patch): Body<NetworkPatch>,
+) -> Answer<Changes> {
+    change(&control, Options::default(), move |t| edit::set_network(t, &name, patch)).await
 }
 
 #[utoipa::path(delete, path = paths::NETWORK, params(("name" = String, Path)),

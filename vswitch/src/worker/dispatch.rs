@@ -136,7 +136,8 @@ impl Dispatch {
     }
 
     fn emit(&mut self, snapshot: &Snapshot, hop: Hop, mut frame: Frame) {
-        match egress::prepare(snapshot, hop.network, hop.ingress, hop.port, &mut frame) {
+        let worker = Some(self.worker);
+        match egress::prepare(snapshot, hop.network, hop.ingress, hop.port, &mut frame, worker) {
             Ok(Egress::Ready) => self.queue(snapshot, hop.port, frame),
             Ok(Egress::Segment) => self.segment(snapshot, hop, frame),
             Ok(Egress::Encapsulate) => self.encapsulate(snapshot, hop.network, hop.port, frame),
@@ -185,7 +186,7 @@ impl Dispatch {
     /// Sends a frame into the tunnel to `peer`.
     fn encapsulate(&mut self, snapshot: &Snapshot, network: NetId, peer: PortId, mut frame: Frame) {
         let len = frame.bytes().len() as u64;
-        match tunnel::encapsulate(snapshot, network, peer, &mut frame) {
+        match tunnel::encapsulate(snapshot, network, peer, &mut frame, Some(self.worker)) {
             Ok(Some(underlay)) => {
                 self.count(snapshot, peer, |c| {
                     c.tx_packets.add(1);

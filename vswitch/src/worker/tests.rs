@@ -187,6 +187,7 @@ fn port(caps: Caps, counters: &Arc<[PortCounters]>) -> Port {
         caps,
         shortcut_ifindex: None,
         max_macs: u32::MAX,
+        acl: Default::default(),
         storm: Storm::default(),
         counters: Arc::clone(counters),
     }

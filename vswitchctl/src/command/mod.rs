@@ -1,5 +1,6 @@
 //! One file for each command: a request or two, then text or JSON.
 
+pub(crate) mod acl;
 pub(crate) mod fdb;
 pub(crate) mod network;
 pub(crate) mod port;

@@ -2,9 +2,11 @@
 
 use vswitch_api::client::Client;
 use vswitch_api::paths;
+use vswitch_api::request::NetworkPatch;
 use vswitch_api::response::{Changes, NetworkState};
 use vswitch_api::topology;
 
+use super::acl::{self, named};
 use super::{changes, render};
 use crate::args::Network;
 use crate::failure::Failure;
@@ -23,6 +25,7 @@ pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result
             address,
             max_macs,
             ageing,
+            acl,
         } => {
             let default = topology::Network::new(name);
             let network = topology::Network {
@@ -35,9 +38,16 @@ pub(crate) async fn run(client: &Client, command: Network, json: bool) -> Result
                 address,
                 max_macs: max_macs.unwrap_or(default.max_macs),
                 ageing: ageing.unwrap_or(default.ageing),
+                acl: topology::AclUse { ingress: named(acl.acl_ingress), egress: named(acl.acl_egress) },
                 ..default
             };
             let changed: Changes = client.post(paths::NETWORKS, &(), &network).await?;
+            render(&changed, json, changes)
+        }
+        Network::Set { name, acl } => {
+            let patch =
+                NetworkPatch(acl::patch(&acl).map(|acl| ("acl".to_owned(), acl)).into_iter().collect());
+            let changed: Changes = client.patch(&paths::network(&name), &(), &patch).await?;
             render(&changed, json, changes)
         }
         Network::Del { name } => {

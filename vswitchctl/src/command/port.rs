@@ -8,7 +8,7 @@ use vswitch_api::request::{ForceQuery, PortPatch};
 use vswitch_api::response::{Changes, FrontEnd, PortState};
 use vswitch_api::topology::{Kind, Role};
 
-use super::{changes, render};
+use super::{acl, changes, render};
 use crate::args::{self, Port, PortOptions, Setting};
 use crate::failure::Failure;
 use crate::table::{Table, facts};
@@ -93,6 +93,9 @@ fn patch(options: &PortOptions) -> Map<String, Value> {
         if let Some(setting) = setting {
             set(key, value_or_null(setting));
         }
+    }
+    if let Some(acl) = acl::patch(&options.acl) {
+        set("acl", acl);
     }
     if let Some(storm) = &options.storm {
         set("storm", storm.iter().map(|limit| (limit.class.to_owned(), value_or_null(limit.rate))).collect());
@@ -191,6 +194,7 @@ fn show(port: &PortState) -> String {
         ("mtu", mtu),
         ("networks", networks(port)),
         ("isolated", if port.isolated { "yes".to_owned() } else { String::new() }),
+        ("acl", acl::used(&port.acl)),
         ("macs", macs),
         ("storm limits", storm.join(", ")),
         ("rx", format!("{} packets, {} bytes", c.rx_packets, c.rx_bytes)),
@@ -282,6 +286,8 @@ mod tests {
                 json!({"kind": "vhost-user", "netdev": null, "socket": "/s", "role": "client", "queues": 4}),
             ),
             ("--queues default", json!({"queues": null})),
+            ("--acl-ingress web --acl-egress none", json!({"acl": {"ingress": "web", "egress": null}})),
+            ("--acl-egress web", json!({"acl": {"egress": "web"}})),
         ];
         for (line, expected) in cases {
             assert_eq!(patch_of(line), expected, "{line}");

@@ -50,6 +50,8 @@ fn answers_as_text_and_as_json() {
         ("port-show-waiting", "port show up"),
         ("port-show-vhost-user", "port show vm1"),
         ("port-add", "port add web1 --vlan 10"),
+        ("acl-list", "acl list"),
+        ("acl-show", "acl show web"),
         ("fdb-list", "fdb list"),
         ("fdb-flush", "fdb flush --port web1"),
         ("stats", "stats"),
@@ -82,7 +84,7 @@ fn the_dump_is_a_topology_file_again() {
     let file = scratch_file(&daemon, "dump.toml", &dump);
     let (code, stdout, stderr) = run(&daemon.socket(), &format!("apply {file}"));
     assert_eq!((code, stderr.as_str()), (0, ""));
-    assert!(stdout.starts_with("+ network blue\n+ network red: "), "{stdout}");
+    assert!(stdout.contains("+ network blue\n+ network red: "), "{stdout}");
 }
 
 #[test]
@@ -97,6 +99,15 @@ fn requests_say_what_the_arguments_say() {
             r#"{"name":"red","address":["10.0.0.254/24","fd00::1/64"]}"#,
         ),
         ("port set web1 --native '' --force", "PATCH /v1/ports/web1?force=true", r#"{"native":null}"#),
+        ("network set red --acl-egress none", "PATCH /v1/networks/red", r#"{"acl":{"egress":null}}"#),
+        ("acl add web --default allow", "POST /v1/acls", r#"{"name":"web","default":"allow"}"#),
+        ("acl del web", "DELETE /v1/acls/web", ""),
+        (
+            "acl rule add web deny --at 2 --protocol tcp --destination-port 1-1023 --tcp-flags syn/syn,ack",
+            "POST /v1/acls/web/rules?at=2",
+            r#"{"action":"deny","protocol":"tcp","destination_port":"1-1023","tcp_flags":"syn/syn,ack"}"#,
+        ),
+        ("acl rule del web 2", "DELETE /v1/acls/web/rules/2", ""),
         ("fdb list --network red --port web1", "GET /v1/fdb?network=red&port=web1", ""),
         ("fdb flush --network red", "POST /v1/fdb/flush", r#"{"network":"red"}"#),
         ("port show ../x?y", "GET /v1/ports/..%2Fx%3Fy", ""),

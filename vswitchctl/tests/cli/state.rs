@@ -6,7 +6,7 @@ use std::time::Duration;
 use vswitch_api::Topology;
 use vswitch_api::paths;
 use vswitch_api::response::*;
-use vswitch_api::topology::{Kind, Network, Port, Role, Storm, diff};
+use vswitch_api::topology::{Acl, AclAction, AclRule, AclUse, Kind, Network, Port, Role, Storm, diff};
 use vswitch_api::value::{Mac, Pps, Vid};
 
 /// Answers as the daemon would, to a method and a path with query.
@@ -20,6 +20,8 @@ pub(crate) fn answer(method: &str, uri: &str) -> (u16, Vec<u8>) {
         ("GET", "/v1/ports/web1") => ok(&ports()[0]),
         ("GET", "/v1/ports/up") => ok(&ports()[1]),
         ("GET", "/v1/ports/vm1") => ok(&ports()[2]),
+        ("GET", paths::ACLS) => ok(&acls()),
+        ("GET", "/v1/acls/web") => ok(&acl()),
         ("GET", paths::FDB) => ok(&fdb()),
         ("GET", paths::STATS) => ok(&stats()),
         ("POST", paths::TRACE) => ok(&trace()),
@@ -69,9 +71,49 @@ fn topology() -> Topology {
         role: Role::Client,
         queues: Some(2),
         access: Some("red".to_owned()),
+        acl: AclUse { ingress: Some("web".to_owned()), egress: None },
         ..Port::new("vm1")
     };
-    Topology { network: vec![red, Network::new("blue")], port: vec![web1, up, vm1], ..Topology::default() }
+    let web = Acl { rule: rules(), ..Acl::new("web") };
+    Topology {
+        network: vec![red, Network::new("blue")],
+        port: vec![web1, up, vm1],
+        acl: vec![web],
+        ..Topology::default()
+    }
+}
+
+fn rules() -> Vec<AclRule> {
+    let allow = AclRule { action: AclAction::Allow, ..AclRule::default() };
+    let web = AclRule {
+        source: "10.0.0.0/8".parse().ok(),
+        protocol: "tcp".parse().ok(),
+        destination_port: "80".parse().ok(),
+        ..allow.clone()
+    };
+    vec![web, AclRule { ether_type: "arp".parse().ok(), ..allow }, AclRule::default()]
+}
+
+fn users() -> Vec<AclUser> {
+    vec![AclUser { item: "port".to_owned(), name: "vm1".to_owned(), direction: "ingress".to_owned() }]
+}
+
+fn acls() -> Vec<AclSummary> {
+    let summary =
+        |name: &str, default, rules, used_by| AclSummary { name: name.to_owned(), default, rules, used_by };
+    vec![summary("web", AclAction::Deny, 3, users()), summary("open", AclAction::Allow, 0, Vec::new())]
+}
+
+fn acl() -> AclState {
+    let rules = rules().into_iter().zip([12_345, 7, 0]);
+    AclState {
+        name: "web".to_owned(),
+        default: AclAction::Deny,
+        rules: rules.map(|(rule, packets)| AclRuleState { rule, packets }).collect(),
+        default_packets: 3,
+        unreadable_packets: 1,
+        used_by: users(),
+    }
 }
 
 fn status() -> Status {
@@ -109,6 +151,7 @@ fn networks() -> Vec<NetworkState> {
         macs,
         max_macs: 8192,
         ports: ports.iter().map(|p| (*p).to_owned()).collect(),
+        acl: AclUse::default(),
     };
     vec![network("red", Some("acme"), Some(10), 3, &["web1", "up"]), network("blue", None, None, 0, &[])]
 }
@@ -136,6 +179,7 @@ fn ports() -> Vec<PortState> {
         trunk: config.trunk,
         native: config.native,
         isolated: config.isolated,
+        acl: config.acl,
         macs: 0,
         max_macs: config.max_macs,
         storm: config.storm,

@@ -49,6 +49,8 @@ pub enum Item {
     Port,
     /// `[underlay]`.
     Underlay,
+    /// `[[acl]]`.
+    Acl,
     /// `[[fdb]]`.
     Fdb,
     /// `[[host]]`.
@@ -62,10 +64,12 @@ impl fmt::Display for Change {
         write!(f, "{sign} {item} {}", self.name)?;
         for (i, field) in self.fields.iter().enumerate() {
             f.write_str(if i == 0 { ": " } else { ", " })?;
-            let to = field.to.as_deref().unwrap_or("default");
+            // A rule that is not there is not at its default.
+            let absent = if field.key.starts_with("rule ") { "none" } else { "default" };
+            let to = field.to.as_deref().unwrap_or(absent);
             match (self.op, &field.from) {
                 (Op::Add, _) => write!(f, "{} {to}", field.key)?,
-                (_, from) => write!(f, "{} {} -> {to}", field.key, from.as_deref().unwrap_or("default"))?,
+                (_, from) => write!(f, "{} {} -> {to}", field.key, from.as_deref().unwrap_or(absent))?,
             }
         }
         Ok(())
@@ -89,6 +93,7 @@ impl Item {
             Self::Network => "network",
             Self::Port => "port",
             Self::Underlay => "underlay",
+            Self::Acl => "acl",
             Self::Fdb => "fdb",
             Self::Host => "host",
         }

@@ -47,6 +47,13 @@ impl ErrorBody {
         Self::new(ErrorCode::NotFound, message, "`vswitchctl port list` shows all")
     }
 
+    /// There is no such filter.
+    #[must_use]
+    pub fn no_acl(name: &str) -> Self {
+        let message = format!("there is no acl {name:?}");
+        Self::new(ErrorCode::NotFound, message, "`vswitchctl acl list` shows all")
+    }
+
     /// There is no such network.
     #[must_use]
     pub fn no_network(name: &str) -> Self {

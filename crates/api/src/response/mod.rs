@@ -1,5 +1,6 @@
 //! What the switch answers.
 
+mod acl;
 mod changes;
 mod error;
 mod network;
@@ -9,6 +10,7 @@ mod status;
 mod trace;
 mod vxlan;
 
+pub use acl::{AclRuleState, AclState, AclSummary, AclUser};
 pub use changes::{Change, Changes, FieldChange, Item, Op};
 pub use error::{ErrorBody, ErrorCode, Problem};
 pub use network::{FdbEntry, Flushed, NetworkState};

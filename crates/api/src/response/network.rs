@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use vswitch_wire::{Mac, Vid, Vni};
 
+use crate::topology::AclUse;
 use crate::value::{self, Cidr};
 
 /// A network: what was asked for and what is in it. GET [`crate::paths::NETWORKS`] answers a list.
@@ -42,6 +43,9 @@ pub struct NetworkState {
     pub max_macs: u32,
     /// Ports that carry it, by name.
     pub ports: Vec<String>,
+    /// Its filters.
+    #[serde(default, skip_serializing_if = "AclUse::is_none")]
+    pub acl: AclUse,
 }
 
 /// An entry of the FDB. GET [`crate::paths::FDB`] answers a list.

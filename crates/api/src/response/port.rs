@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::topology::{Kind, Role, Storm, TrunkEntry};
+use crate::topology::{AclUse, Kind, Role, Storm, TrunkEntry};
 
 /// State of a port's attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -74,6 +74,9 @@ pub struct PortState {
     pub native: Option<String>,
     /// Frames between two isolated ports are dropped.
     pub isolated: bool,
+    /// Its filters.
+    #[serde(default, skip_serializing_if = "AclUse::is_none")]
+    pub acl: AclUse,
     /// MACs in the FDB at this port.
     pub macs: u64,
     /// Most of them that may be learnt; absent: only the networks' limits apply.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Host, Network, Port, StaticEntry, Switch, Topology, Underlay, file};
+use super::{Acl, AclRule, Host, Network, Port, StaticEntry, Switch, Topology, Underlay, file};
 use crate::response::{Change, FieldChange, Item, Op};
 
 /// One part of a topology that is added, removed or changed as a whole.
@@ -16,6 +16,8 @@ pub enum Entry {
     Port(Port),
     /// `[underlay]`.
     Underlay(Underlay),
+    /// A `[[acl]]`.
+    Acl(Acl),
     /// A `[[fdb]]`.
     Fdb(StaticEntry),
     /// A `[[host]]`.
@@ -53,6 +55,7 @@ pub fn actions(a: &Topology, b: &Topology) -> Vec<Action> {
         let (from, to) = (Entry::Switch(a.switch.clone()), Entry::Switch(b.switch.clone()));
         actions.push(Action::Change { from, to });
     }
+    compare(&mut actions, &a.acl, &b.acl, |l| l.name.clone(), |l| Entry::Acl(l.clone()));
     compare(&mut actions, &a.network, &b.network, |n| n.name.clone(), |n| Entry::Network(n.clone()));
     compare(&mut actions, &a.port, &b.port, |p| p.name.clone(), |p| Entry::Port(canonical(p)));
     let underlay = |t: &Topology| t.underlay.clone().into_iter().collect::<Vec<_>>();
@@ -99,6 +102,7 @@ impl Entry {
             Self::Network(_) => Item::Network,
             Self::Port(_) => Item::Port,
             Self::Underlay(_) => Item::Underlay,
+            Self::Acl(_) => Item::Acl,
             Self::Fdb(_) => Item::Fdb,
             Self::Host(_) => Item::Host,
         }
@@ -110,6 +114,7 @@ impl Entry {
             Self::Network(network) => network.name.clone(),
             Self::Port(port) => port.name.clone(),
             Self::Underlay(underlay) => underlay.address.to_string(),
+            Self::Acl(acl) => acl.name.clone(),
             Self::Fdb(entry) => format!("{} {}", entry.network, entry.mac),
             Self::Host(host) => host.name.clone(),
         }
@@ -122,6 +127,8 @@ impl Entry {
             Self::Network(network) => (file::fields(network), &["name"]),
             Self::Port(port) => (file::fields(port), &["name"]),
             Self::Underlay(underlay) => (file::fields(underlay), &[]),
+            // Rules are told one by one.
+            Self::Acl(acl) => (file::fields(&Acl { rule: Vec::new(), ..acl.clone() }), &["name"]),
             Self::Fdb(entry) => (file::fields(entry), &["network", "mac"]),
             Self::Host(host) => (file::fields(host), &["name"]),
         };
@@ -139,8 +146,37 @@ impl From<&Action> for Change {
             Action::Remove(entry) => (Op::Remove, entry, Vec::new(), Vec::new()),
             Action::Change { from, to } => (Op::Change, to, from.fields(), to.fields()),
         };
-        Self { op, item: entry.item(), name: entry.name(), fields: changed(from, to) }
+        let mut fields = changed(from, to);
+        fields.extend(match action {
+            Action::Add(Entry::Acl(to)) => changed_rules(&[], &to.rule),
+            Action::Change { from: Entry::Acl(from), to: Entry::Acl(to) } => {
+                changed_rules(&from.rule, &to.rule)
+            }
+            _ => Vec::new(),
+        });
+        Self { op, item: entry.item(), name: entry.name(), fields }
     }
+}
+
+/// The rules that go and those that come, without those that both lists begin and end with. Each has its number in its
+/// own list.
+fn changed_rules(from: &[AclRule], to: &[AclRule]) -> Vec<FieldChange> {
+    let same = |(a, b): &(&AclRule, &AclRule)| a == b;
+    let begin = from.iter().zip(to).take_while(same).count();
+    let (from, to) = (&from[begin..], &to[begin..]);
+    let end = from.iter().rev().zip(to.iter().rev()).take_while(same).count();
+    let key = |n: usize| format!("rule {}", begin + n + 1);
+    let (from, to) = (&from[..from.len() - end], &to[..to.len() - end]);
+    let (gone, come) = (from.iter().map(ToString::to_string), to.iter().map(ToString::to_string));
+    if from.len() == to.len() {
+        let pairs = gone.zip(come).enumerate().filter(|(_, (from, to))| from != to);
+        return pairs
+            .map(|(n, (from, to))| FieldChange { key: key(n), from: Some(from), to: Some(to) })
+            .collect();
+    }
+    let gone = gone.enumerate().map(|(n, from)| FieldChange { key: key(n), from: Some(from), to: None });
+    gone.chain(come.enumerate().map(|(n, to)| FieldChange { key: key(n), from: None, to: Some(to) }))
+        .collect()
 }
 
 /// The fields that differ: first those that are there after, in their order, then those that are not.

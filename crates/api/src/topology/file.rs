@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::check;
 use super::keys::{self, Table, kebab};
-use super::{PROBLEMS_MAX, Topology};
+use super::{Acl, PROBLEMS_MAX, Topology};
 use crate::response::Problem;
 
 /// A mistake and its place, shown as `lab.toml:12:3: port[2].access: what; mend`.
@@ -179,10 +179,12 @@ fn split_expectation(message: &str) -> (String, String) {
 /// What serde calls by the names of Rust's types.
 fn in_words(expected: &str) -> &str {
     match expected {
+        "u8" => "a whole number from 0 to 255",
         "u32" => "a whole number from 0 to 4294967295",
         "i64" => "a whole number",
         "literal string" => "it in quotes",
         "a sequence" => "a list, as in [\"red\", \"blue\"]",
+        "struct AclUse" => "a table, as in { ingress = \"web\" }",
         "struct Storm" => "a table, as in { broadcast = \"1000pps\" }",
         _ if expected.starts_with("struct ") => "a table of keys and values",
         other => other,
@@ -242,6 +244,11 @@ pub fn to_toml(topology: &Topology) -> String {
     write_fields(&mut out, &topology.switch);
     write_list(&mut out, "network", &topology.network);
     write_list(&mut out, "port", &topology.port);
+    for acl in &topology.acl {
+        // Its rules are tables of their own, each with keys in kebab-case.
+        write_list(&mut out, "acl", &[Acl { rule: Vec::new(), ..acl.clone() }]);
+        write_list(&mut out, "acl.rule", &acl.rule);
+    }
     write_list(&mut out, "fdb", &topology.fdb);
     write_list(&mut out, "host", &topology.host);
     out

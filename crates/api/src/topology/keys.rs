@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::trunk::Translated;
-use super::{Host, Network, Port, StaticEntry, Storm, Switch, Topology, Underlay};
+use super::{Acl, AclRule, AclUse, Host, Network, Port, StaticEntry, Storm, Switch, Topology, Underlay};
 
 /// The tables of a topology file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub(super) enum Table {
     Storm,
     TrunkEntry,
     Underlay,
+    Acl,
+    AclRule,
+    AclUse,
     Fdb,
     Host,
 }
@@ -54,6 +57,9 @@ impl Table {
             Self::Storm => keys_of::<Storm>(),
             Self::TrunkEntry => keys_of::<Translated>(),
             Self::Underlay => keys_of::<Underlay>(),
+            Self::Acl => keys_of::<Acl>(),
+            Self::AclRule => keys_of::<AclRule>(),
+            Self::AclUse => keys_of::<AclUse>(),
             Self::Fdb => keys_of::<StaticEntry>(),
             Self::Host => keys_of::<Host>(),
         }
@@ -66,6 +72,7 @@ impl Table {
             Self::Switch => &["metrics"],
             Self::Port => &["security", "rate"],
             Self::Network | Self::Storm | Self::TrunkEntry | Self::Underlay | Self::Fdb | Self::Host => &[],
+            Self::Acl | Self::AclRule | Self::AclUse => &[],
         }
     }
 
@@ -75,6 +82,9 @@ impl Table {
             (Self::Top, "network") => Below::List(Self::Network),
             (Self::Top, "port") => Below::List(Self::Port),
             (Self::Top, "underlay") => Below::One(Self::Underlay),
+            (Self::Top, "acl") => Below::List(Self::Acl),
+            (Self::Acl, "rule") => Below::List(Self::AclRule),
+            (Self::Port | Self::Network, "acl") => Below::One(Self::AclUse),
             (Self::Top, "fdb") => Below::List(Self::Fdb),
             (Self::Top, "host") => Below::List(Self::Host),
             (Self::Port, "storm") => Below::One(Self::Storm),

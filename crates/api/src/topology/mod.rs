@@ -17,6 +17,7 @@ use vswitch_wire::{Mac, Vid, Vni};
 
 use crate::value::{self, Cidr, Pps};
 
+mod acl;
 mod check;
 mod diff;
 mod file;
@@ -25,6 +26,10 @@ mod own;
 mod trunk;
 mod underlay;
 
+pub use acl::{
+    ACL_RULES_MAX, ACL_RULES_TOTAL_MAX, ACLS_MAX, Acl, AclAction, AclRule, AclUse, EtherType, IpPrefix,
+    MacMask, PortRange, Protocol, TcpFlags,
+};
 pub use check::check;
 pub use diff::{Action, Entry, actions, diff};
 pub use file::{FileProblem, ReadError, load, read, to_toml};
@@ -77,6 +82,8 @@ pub struct Topology {
     /// Where tunnels to other switches begin; absent: there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub underlay: Option<Underlay>,
+    /// Filters, which ports and networks use.
+    pub acl: Vec<Acl>,
     /// Static entries of the forwarding database.
     pub fdb: Vec<StaticEntry>,
     /// Hosts of a lab. The daemon ignores them; `vswitchctl lab` makes a network namespace of each.
@@ -164,6 +171,9 @@ pub struct Network {
     #[serde(default = "ageing_default", with = "value::duration", skip_serializing_if = "is_ageing_default")]
     #[schema(value_type = String, example = "300s")]
     pub ageing: Duration,
+    /// Filters of what enters and leaves the network, by whatever port.
+    #[serde(default, skip_serializing_if = "AclUse::is_none")]
+    pub acl: AclUse,
 }
 
 impl Network {
@@ -181,6 +191,7 @@ impl Network {
             address: Vec::new(),
             max_macs: NETWORK_MACS_DEFAULT,
             ageing: AGEING_DEFAULT,
+            acl: AclUse::default(),
         }
     }
 }
@@ -245,6 +256,9 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_macs: Option<u32>,
+    /// Filters of what comes in here, and of what leaves.
+    #[serde(default, skip_serializing_if = "AclUse::is_none")]
+    pub acl: AclUse,
     /// Limits of flooded traffic that comes in here.
     #[serde(default, skip_serializing_if = "Storm::is_unlimited")]
     pub storm: Storm,

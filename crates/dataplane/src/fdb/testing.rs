@@ -63,6 +63,7 @@ pub(super) fn port(networks: &[NetId], max_macs: u32) -> Port {
         caps: Caps::default(),
         shortcut_ifindex: None,
         max_macs,
+        acl: Default::default(),
         storm: Storm::default(),
         counters: Arc::from([]),
     }

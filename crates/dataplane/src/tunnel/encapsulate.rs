@@ -160,7 +160,7 @@ fn v6(packets: &Outgoing, source: Ipv6Addr, destination: Ipv6Addr) -> [u8; ipv6:
 }
 
 /// Puts a frame of `network` that [`egress::prepare`] has made ready for the tunnel `peer` into it, and makes it ready to
-/// leave by the underlay. `Ok(None)`: it has to wait, since the next hop is not known yet; it is unchanged.
+/// leave by the underlay; `worker` counts what filters there rule. `Ok(None)`: it has to wait, since the next hop is not known yet; it is unchanged.
 ///
 /// # Errors
 /// The reason to drop it; the caller counts it at `peer`.
@@ -170,12 +170,13 @@ pub fn encapsulate<F: FrameBuf>(
     network: NetId,
     peer: PortId,
     frame: &mut F,
+    worker: Option<usize>,
 ) -> Result<Option<PortId>, Reason> {
     let underlay = snapshot.underlay().ok_or(Reason::PortGone)?;
     let Some(outer) = &super::of(snapshot, peer).ok_or(Reason::PortGone)?.outer else { return Ok(None) };
     let vni = snapshot.network(network).and_then(|n| n.vni).ok_or(Reason::NotMember)?;
     outer.put(vni, frame)?;
-    match egress::prepare(snapshot, underlay.network, peer, underlay.port, frame)? {
+    match egress::prepare(snapshot, underlay.network, peer, underlay.port, frame, worker)? {
         Egress::Ready => Ok(Some(underlay.port)),
         // No packet of a tunnel is one for segmentation, and no tunnel is in another.
         Egress::Segment | Egress::Encapsulate => Err(Reason::BadSegmentation),

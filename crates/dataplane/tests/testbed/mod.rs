@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etherparse::{EtherType, Ethernet2Header, SingleVlanHeader, VlanId, VlanPcp};
+use vswitch_dataplane::acl::{Acl, Action, Rule};
 use vswitch_dataplane::{
     Attachment, Batch, Egress, Fdb, NetId, Network, Pipeline, Port, PortId, Reason, Snapshot, Storm, Trunk,
     TrunkEntry, Verdict, egress, tunnel,
@@ -74,9 +75,15 @@ pub fn port(attachment: Attachment) -> Port {
         caps: Caps::NONE,
         shortcut_ifindex: None,
         max_macs: 1000,
+        acl: Default::default(),
         storm: Storm::default(),
         counters: Arc::from(vec![Default::default()]),
     }
+}
+
+/// A list, compiled for one worker.
+pub fn acl(rules: &[Rule], default: Action) -> Option<Arc<Acl>> {
+    Some(Arc::new(Acl::new("list", rules, default, 1).unwrap()))
 }
 
 pub fn network() -> Network {
@@ -161,7 +168,7 @@ impl Switch {
                 counters.replicated.add(1);
             }
             let mut copy = frame.clone();
-            let left = match egress::prepare(&self.snapshot, network, ingress, id, &mut copy) {
+            let left = match egress::prepare(&self.snapshot, network, ingress, id, &mut copy, Some(0)) {
                 Ok(Egress::Segment) if tunnel::of(&self.snapshot, id).is_some() => segments(&copy),
                 Ok(_) => Ok(vec![copy]),
                 Err(reason) => Err(reason),
@@ -182,7 +189,7 @@ impl Switch {
     /// The last step of a frame that leaves by `port`, by the underlay where that is a tunnel.
     fn send(&self, outcome: &mut Outcome, network: NetId, port: PortId, mut frame: VecFrame) {
         let sent = match tunnel::of(&self.snapshot, port) {
-            Some(_) => tunnel::encapsulate(&self.snapshot, network, port, &mut frame)
+            Some(_) => tunnel::encapsulate(&self.snapshot, network, port, &mut frame, Some(0))
                 .and_then(|underlay| underlay.ok_or(Reason::NoNeighbour)),
             None => Ok(port),
         };

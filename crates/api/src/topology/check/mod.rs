@@ -3,6 +3,7 @@
 //! The work is bounded by the limits of the lists, and what is told by [`PROBLEMS_MAX`]: what comes from outside may
 //! be of any size.
 
+mod acl;
 mod address;
 mod port;
 mod underlay;
@@ -43,6 +44,7 @@ pub(super) fn find(topology: &Topology) -> Found {
     let mut checker = Checker {
         // Of two with one name the first counts, so they are put in from behind.
         networks: topology.network.iter().rev().map(|n| (n.name.as_str(), n)).collect(),
+        acls: topology.acl.iter().map(|a| a.name.as_str()).collect(),
         ports: topology.port.iter().rev().map(|p| (p.name.as_str(), p)).collect(),
         switch: &topology.switch.name,
         found: Found::default(),
@@ -52,6 +54,7 @@ pub(super) fn find(topology: &Topology) -> Found {
     checker.check_addresses(&topology.network);
     checker.check_ports(&topology.port);
     checker.check_tunnels(topology);
+    checker.check_acls(&topology.acl);
     checker.check_static_entries(&topology.fdb, &topology.port);
     checker.check_hosts(&topology.host);
     checker.found
@@ -62,6 +65,7 @@ struct Checker<'a> {
     ports: BTreeMap<&'a str, &'a Port>,
     /// The switch's name.
     switch: &'a str,
+    acls: BTreeSet<&'a str>,
     found: Found,
 }
 
@@ -193,6 +197,7 @@ impl Checker<'_> {
                 );
             }
             self.check_max_macs(&path, network.max_macs);
+            self.check_acl_use(&path, &network.acl);
             if !AGEING_RANGE.contains(&network.ageing) {
                 let (min, max) =
                     (duration::format(*AGEING_RANGE.start()), duration::format(*AGEING_RANGE.end()));
