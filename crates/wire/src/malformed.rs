@@ -15,6 +15,8 @@ pub enum Malformed {
     TooDeep,
     /// The EtherType is neither IPv4 nor IPv6.
     NotIp,
+    /// The message is of another protocol, or about other addresses, than those that are known here.
+    Foreign,
 }
 
 impl fmt::Display for Malformed {
@@ -25,6 +27,7 @@ impl fmt::Display for Malformed {
             Self::Length => "a header's length field is smaller than the header",
             Self::TooDeep => "too many nested tags or extension headers",
             Self::NotIp => "the frame carries no IP",
+            Self::Foreign => "the message is of no protocol or address that is known here",
         })
     }
 }
