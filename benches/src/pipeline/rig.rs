@@ -113,6 +113,8 @@ fn port() -> Port {
         max_frame: 1514,
         caps: Caps::ALL,
         shortcut_ifindex: None,
+        security: None,
+        trusted: false,
         max_macs: u32::MAX,
         storm: Storm::default(),
         counters: Arc::from([Default::default()]),

@@ -28,7 +28,7 @@ impl Counter {
 ///
 /// Over the whole switch, once traffic is quiet:
 /// `rx + originated + replicated = tx + consumed + sum(drops)`, in packets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))] // two lines: neighbours are prefetched in pairs, and another worker's must not share them
 pub struct PortCounters {
     /// Frames that came in by this port.
@@ -56,6 +56,27 @@ pub struct PortCounters {
     /// Drops by [`Reason`]: an ingress reason at the port that the frame came in by, an egress reason at
     /// the port that it should have left by.
     pub drops: [Counter; Reason::COUNT],
+}
+
+impl Default for PortCounters {
+    // By hand: an array of more than 32 has no default of its own.
+    fn default() -> Self {
+        let zero = Counter::default;
+        Self {
+            rx_packets: zero(),
+            rx_bytes: zero(),
+            tx_packets: zero(),
+            tx_bytes: zero(),
+            replicated: zero(),
+            originated: zero(),
+            consumed: zero(),
+            rx_missed: zero(),
+            tx_stalls: zero(),
+            flooded: zero(),
+            learn_refused: zero(),
+            drops: core::array::from_fn(|_| zero()),
+        }
+    }
 }
 
 impl PortCounters {

@@ -17,7 +17,7 @@ use crate::fdb::Learn;
 use crate::storm::{Bucket, Class, Policer};
 use crate::vector::{Context, Slot, Vector};
 use crate::{NetId, PortCounters, PortId, Reason, Snapshot};
-use crate::{admit, forward, learn, locate, parse, storm, vlan};
+use crate::{admit, forward, guard, learn, locate, parse, storm, vlan};
 
 /// The most frames of one batch.
 pub const BATCH_MAX: usize = 64;
@@ -71,6 +71,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
     parse::run(vector, effects);
     admit::run(cx, vector, effects);
     vlan::run(cx, vector, effects);
+    guard::run(cx, vector, effects);
     storm::run(cx, vector, effects);
     locate::run(cx, vector);
     learn::run(cx, vector, effects);

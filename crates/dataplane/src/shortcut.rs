@@ -76,6 +76,10 @@ pub fn find(snapshot: &Snapshot, flow: &Flow) -> Option<Passage> {
         (Attachment::Trunk(trunk), Some(vid)) => trunk.network_of(vid)?,
         (Attachment::Access(_), Some(_)) | (Attachment::None, _) => return None,
     };
+    // guard: each frame is judged by what it claims. Nor may a lease pass by unheard, where it is learnt from.
+    if from.security.is_some() {
+        return None;
+    }
     // learn: what is known of the source stays as it is. Whoever carries the flow out keeps it from ageing.
     let fdb = snapshot.fdb();
     let marks = [source, destination].map(|mac| fdb.mark(network, mac));
@@ -85,6 +89,9 @@ pub fn find(snapshot: &Snapshot, flow: &Flow) -> Option<Passage> {
     // forward: known unicast, which storm limits do not concern.
     let egress = fdb.lookup(network, destination)?;
     let to = snapshot.port(egress)?;
+    if from.trusted && to.learns() {
+        return None;
+    }
     if egress == ingress || !from.up || !to.up || (from.isolated && to.isolated) {
         return None;
     }

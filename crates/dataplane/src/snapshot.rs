@@ -8,7 +8,7 @@ use core::time::Duration;
 use vswitch_wire::{Caps, Vid};
 
 use crate::counters::NetworkCounters;
-use crate::{Fdb, NetId, PortCounters, PortId};
+use crate::{Fdb, NetId, PortCounters, PortId, Security};
 
 /// One consistent state of the switch.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Snapshot {
     ports: Vec<Option<Port>>,
     networks: Vec<Option<Network>>,
     fdb: Arc<Fdb>,
+    /// Some port learns its addresses from DHCP.
+    learns: bool,
 }
 
 /// A port as the workers see it.
@@ -37,6 +39,10 @@ pub struct Port {
     pub max_macs: u32,
     /// Limits of flooded traffic that comes in by this port.
     pub storm: Storm,
+    /// What its frames may claim to be; `None`: anything.
+    pub security: Option<Arc<Security>>,
+    /// What DHCP servers and routers say may come in by it, however it is guarded.
+    pub trusted: bool,
     /// One for each worker, in their order. The same allocation over all snapshots of a port's life.
     pub counters: Arc<[PortCounters]>,
 }
@@ -151,6 +157,12 @@ impl Port {
             Attachment::Access(_) | Attachment::None => EgressVlan::NotMember,
         }
     }
+
+    /// It learns its addresses from DHCP.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.security.as_ref().is_some_and(|security| security.learns())
+    }
 }
 
 impl Network {
@@ -181,7 +193,15 @@ impl Snapshot {
                 .map(|(p, _)| PortId(p as u16))
                 .collect();
         }
-        Self { ports, networks, fdb }
+        let learns = ports.iter().flatten().any(Port::learns);
+        Self { ports, networks, fdb, learns }
+    }
+
+    /// Some port learns its addresses from DHCP, so what servers say is to be heard.
+    #[inline]
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.learns
     }
 
     /// The port, if there is one of that number.

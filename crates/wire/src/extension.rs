@@ -44,8 +44,9 @@ impl Upper {
     /// What the IPv6 packet at the front of `packet` carries.
     ///
     /// # Errors
-    /// Why that cannot be told: besides lengths that do not fit, too many extension headers, or one behind the Fragment
-    /// header of a part of a packet, which may hide in another part what it is (RFC 7112 section 5).
+    /// Why that cannot be told: besides lengths that do not fit, too many extension headers, or one that must not be
+    /// there ([`Malformed::Order`]). Behind the Fragment header of a part of a packet it might hide in another part what
+    /// it is (RFC 7112 section 5); hop-by-hop options come first or not at all (RFC 8200 section 4.1).
     pub fn of(packet: &[u8]) -> Result<Self, Malformed> {
         let header = Header::new_checked(packet)?;
         let end = HEADER_LEN + header.payload_len();
@@ -54,8 +55,12 @@ impl Upper {
             if !is_extension(upper.protocol) {
                 return Ok(upper);
             }
-            if upper.fragment.is_some_and(|fragment| !fragment.is_atomic()) {
-                return Err(Malformed::TooDeep);
+            let may_follow = match upper.fragment {
+                Some(fragment) => fragment.is_atomic() && upper.protocol != protocol::FRAGMENT,
+                None => true,
+            };
+            if !may_follow || (upper.protocol == protocol::HOP_BY_HOP && upper.offset != HEADER_LEN) {
+                return Err(Malformed::Order);
             }
             upper.skip(packet)?;
         }
@@ -73,7 +78,8 @@ impl Upper {
                 self.fragment = Some(Fragment { offset: word >> 3, more: word & 1 != 0 });
                 8
             }
-            // RFC 4302 section 2.2: in words of four bytes, less two.
+            // RFC 4302 section 2.2: in words of four bytes, less two; the sequence number is always there.
+            protocol::AUTHENTICATION if len == 0 => return Err(Malformed::Length),
             protocol::AUTHENTICATION => (usize::from(len) + 2) * 4,
             _ => (usize::from(len) + 1) * 8,
         };
@@ -123,7 +129,9 @@ mod tests {
         assert_eq!(upper, Ok(Upper { protocol: 58, offset: 40 + 28, end: 68, fragment: None }));
         let many = options.repeat(MAX_EXTENSIONS);
         assert_eq!(Upper::of(&packet(60, &many)), Err(Malformed::TooDeep));
-        let whole = packet(0, &[0; 8]);
+        assert_eq!(Upper::of(&packet(60, &[0; 16])), Err(Malformed::Order));
+        assert_eq!(Upper::of(&packet(51, &[58, 0, 0, 0, 0, 0, 0, 0])), Err(Malformed::Length));
+        let whole = packet(0, &[58, 0, 1, 4, 0, 0, 0, 0]);
         for len in 0..whole.len() {
             assert!(Upper::of(&whole[..len]).is_err());
         }
@@ -140,8 +148,9 @@ mod tests {
         assert_eq!(fragment(58, 1, &[0; 8]).unwrap().fragment, ours(0, true));
         assert_eq!(fragment(58, 5 << 3, &[0; 8]).unwrap().fragment, ours(5, false));
         for hidden in [0, 43, 44, 51, 60] {
-            assert_eq!(fragment(hidden, 1, &[58, 0, 0, 0, 0, 0, 0, 0]), Err(Malformed::TooDeep));
+            assert_eq!(fragment(hidden, 1, &[58, 0, 0, 0, 0, 0, 0, 0]), Err(Malformed::Order));
         }
+        assert_eq!(fragment(44, 0, &[58, 0, 0, 8, 0, 0, 0, 0]), Err(Malformed::Order), "twice");
         let atomic = fragment(60, 0, &[58, 0, 1, 4, 0, 0, 0, 0]).unwrap();
         assert_eq!((atomic.protocol, atomic.offset, atomic.fragment), (58, 56, ours(0, false)));
     }

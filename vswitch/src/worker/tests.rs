@@ -173,6 +173,8 @@ fn port(caps: Caps, counters: &Arc<[PortCounters]>) -> Port {
         max_frame: 1514,
         caps,
         shortcut_ifindex: None,
+        security: None,
+        trusted: false,
         max_macs: u32::MAX,
         storm: Storm::default(),
         counters: Arc::clone(counters),
