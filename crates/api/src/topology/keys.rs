@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::trunk::Translated;
-use super::{Host, Network, Port, StaticEntry, Storm, Switch, Topology};
+use super::{Host, Network, Port, Security, StaticEntry, Storm, Switch, Topology};
 
 /// The tables of a topology file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub(super) enum Table {
     Network,
     Port,
     Storm,
+    Security,
     TrunkEntry,
     Fdb,
     Host,
@@ -51,6 +52,7 @@ impl Table {
             Self::Network => keys_of::<Network>(),
             Self::Port => keys_of::<Port>(),
             Self::Storm => keys_of::<Storm>(),
+            Self::Security => keys_of::<Security>(),
             Self::TrunkEntry => keys_of::<Translated>(),
             Self::Fdb => keys_of::<StaticEntry>(),
             Self::Host => keys_of::<Host>(),
@@ -63,8 +65,8 @@ impl Table {
             Self::Top => &["bond", "underlay", "service", "mirror"],
             Self::Switch => &["metrics"],
             Self::Network => &["vni", "peers", "address"],
-            Self::Port => &["security", "rate"],
-            Self::Storm | Self::TrunkEntry | Self::Fdb | Self::Host => &[],
+            Self::Port => &["rate"],
+            Self::Storm | Self::Security | Self::TrunkEntry | Self::Fdb | Self::Host => &[],
         }
     }
 
@@ -76,6 +78,7 @@ impl Table {
             (Self::Top, "fdb") => Below::List(Self::Fdb),
             (Self::Top, "host") => Below::List(Self::Host),
             (Self::Port, "storm") => Below::One(Self::Storm),
+            (Self::Port, "security") => Below::One(Self::Security),
             (Self::Port, "trunk") => Below::Mixed(Self::TrunkEntry),
             _ => return None,
         })

@@ -4,6 +4,7 @@
 //! be of any size.
 
 mod port;
+mod security;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;

@@ -31,6 +31,7 @@ impl Checker<'_> {
             self.check_queues(&path, port);
             self.check_attachment(&path, port);
             self.check_limits(&path, port);
+            self.check_security(&format!("{path}.security"), &port.security);
         }
     }
 
