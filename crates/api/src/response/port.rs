@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-use std::net::IpAddr;
-
 use vswitch_wire::Mac;
 
 use crate::topology::{Kind, Role, Security, Storm, TrunkEntry};
