@@ -105,6 +105,8 @@ pub enum EgressVlan {
 pub struct Network {
     /// Ports that belong to it, ascending.
     members: Box<[PortId]>,
+    /// One of them learns its addresses from DHCP.
+    learns: bool,
     /// Most MACs learnt in this network.
     pub max_macs: u32,
     /// How long an unused entry of the FDB lives.
@@ -169,13 +171,20 @@ impl Network {
     /// A network with no member yet; [`Snapshot::new`] fills them in.
     #[must_use]
     pub fn new(max_macs: u32, ageing: Duration, counters: Arc<[NetworkCounters]>) -> Self {
-        Self { members: Box::default(), max_macs, ageing, counters }
+        Self { members: Box::default(), learns: false, max_macs, ageing, counters }
     }
 
     /// Ports that belong to the network, ascending.
     #[must_use]
     pub fn members(&self) -> &[PortId] {
         &self.members
+    }
+
+    /// One of its ports learns its addresses from DHCP.
+    #[inline]
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.learns
     }
 }
 
@@ -192,6 +201,8 @@ impl Snapshot {
                 .filter(|(_, port)| port.as_ref().is_some_and(|p| p.egress_vlan(id) != EgressVlan::NotMember))
                 .map(|(p, _)| PortId(p as u16))
                 .collect();
+            network.learns =
+                network.members.iter().any(|id| ports[id.index()].as_ref().is_some_and(Port::learns));
         }
         let learns = ports.iter().flatten().any(Port::learns);
         Self { ports, networks, fdb, learns }

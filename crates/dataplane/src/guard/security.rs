@@ -41,8 +41,8 @@ pub struct Learnt {
 
 impl Security {
     /// Holds a port to `macs`, if there are any, and to the addresses in `prefixes` (each with the length of its
-    /// prefix), if there are any. With `guard` it is held to both in all that it says, and to what was `learnt` and
-    /// nothing else where no address is given. `None` where that holds nothing.
+    /// prefix), if there are any. With `guard` it is held to both in all that it says; where no address of a network is
+    /// given it has those that were `learnt`. `None` where that holds nothing.
     #[must_use]
     pub fn new(macs: &[Mac], prefixes: &[(IpAddr, u8)], guard: bool, learnt: Vec<Learnt>) -> Option<Self> {
         if macs.is_empty() && prefixes.is_empty() && !guard {
@@ -52,9 +52,10 @@ impl Security {
         sorted.sort_unstable();
         let own = macs.iter().map(|mac| (IpAddr::from(ipv6::link_local_of(*mac)), 128));
         let all: Vec<(IpAddr, u8)> = prefixes.iter().copied().chain(own).collect();
-        let addresses = (guard || !prefixes.is_empty()).then(|| Addresses::new(&all, learnt));
         // What every station has of itself is no address that was given to it.
         let learns = guard && prefixes.iter().all(|(address, len)| is_link_local(*address, *len));
+        let learnt = if learns { learnt } else { Vec::new() };
+        let addresses = (guard || !prefixes.is_empty()).then(|| Addresses::new(&all, learnt));
         Some(Self { macs: sorted.into(), addresses, guard, learns })
     }
 
@@ -185,6 +186,15 @@ mod tests {
         assert!(!security.has_v4(v4("10.0.0.8"), NET, NOW));
         assert!(!security.has_v4(v4("10.0.0.7"), NetId(4), NOW));
         assert!(!security.has_v4(v4("10.0.0.7"), NET, Instant::from_secs(101)));
+    }
+
+    #[test]
+    fn given_addresses_take_the_place_of_leases() {
+        let lease = Learnt { network: NET, address: v4("10.0.0.7").into(), until: Instant::from_secs(101) };
+        let security =
+            |ip: &str, len| Security::new(&[MAC], &[(ip.parse().unwrap(), len)], true, vec![lease]);
+        assert!(!security("10.0.0.1", 32).unwrap().has_v4(v4("10.0.0.7"), NET, NOW));
+        assert!(security("fe80::", 10).unwrap().has_v4(v4("10.0.0.7"), NET, NOW));
     }
 
     #[test]
