@@ -221,7 +221,7 @@ fn a_guarded_host_learns_its_address_from_dhcp_and_has_no_other() {
         let _server = serve_dhcp(lab);
         let _client = ask_for_address(lab, dynamic, "-4");
         let own = wait_for_address(dynamic, "10.0.0.1");
-        wait_until("the switch has learnt it", SOON, || leased(lab) == [own.clone()]);
+        wait_until("the switch has learnt it", SOON, || leased(lab) == [own.as_str()]);
         assert!(pings_from(dynamic, &own, "10.0.0.254"));
         assert!(!pings_from(dynamic, "10.0.0.50", "10.0.0.254"));
         assert!(lab.switch.drops("dynamic", "spoofed_ip") + lab.switch.drops("dynamic", "spoofed_arp") >= 3);
@@ -232,7 +232,7 @@ fn a_guarded_host_learns_its_address_from_dhcp_and_has_no_other() {
         // It outlives the link, and not the MAC that it was given to.
         dynamic.set_up(false);
         wait_until("the link is down", SOON, || lab.switch.port("dynamic").state.to_string() == "down");
-        assert_eq!(leased(lab), [own.clone()]);
+        assert_eq!(leased(lab), [own.as_str()]);
         dynamic.set_up(true);
         lab.wait_up(["dynamic"]);
         assert!(pings_from(dynamic, &own, "10.0.0.254"));
@@ -251,7 +251,7 @@ fn a_guarded_host_learns_its_ipv6_address_from_dhcp() {
         let _server = serve_dhcp(lab);
         let _client = ask_for_address(lab, dynamic, "-6");
         let own = wait_for_address(dynamic, "fd00::1");
-        wait_until("the switch has learnt it", SOON, || leased(lab) == [own.clone()]);
+        wait_until("the switch has learnt it", SOON, || leased(lab) == [own.as_str()]);
         assert!(pings_from(dynamic, &own, "fd00::254"));
         dynamic.run("ip", ["address", "add", "fd00::50/64", "dev", "eth0", "nodad"]);
         assert!(!pings_from(dynamic, "fd00::50", "fd00::254"));

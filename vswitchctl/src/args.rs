@@ -73,6 +73,7 @@ fn with_socket_behind(command: clap::Command) -> clap::Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one, while the program runs
 pub(crate) enum Command {
     #[command(flatten)]
     Daemon(DaemonCommand),

@@ -14,6 +14,7 @@ mod refusal;
 mod security;
 
 use alloc::format;
+use alloc::string::ToString;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use vswitch_wire::vlan::{TPID_8021AD, TPID_8021Q, TPIDS_OF_OLD};
@@ -32,10 +33,10 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
         let judge = Judge { security, trusted: cx.port.trusted, network, now: cx.now, source: slot.source };
         match judge.frame(frame.bytes()) {
             Ok(()) => {
-                effects.say("guard", || format!("claims nothing that is not {{port {}}}'s", cx.ingress.0))
+                effects.say("guard", || format!("claims nothing that is not {{port {}}}'s", cx.ingress.0));
             }
             Err(refusal) => {
-                effects.say("guard", || format!("{refusal}"));
+                effects.say("guard", || refusal.to_string());
                 slot.drop("guard", refusal.reason(), effects);
             }
         }

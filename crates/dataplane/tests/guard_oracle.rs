@@ -35,7 +35,7 @@ fn lie(bytes: &[u8]) -> Option<&'static str> {
         [8, 0] => lie4(payload),
         [0x86, 0xdd] => lie6(payload),
         [8, 6] => lie_arp(payload),
-        [0x81, 0] | [0x88, 0xa8] | [0x91 | 0x92 | 0x93, 0] => Some("a tag"),
+        [0x81, 0] | [0x88, 0xa8] | [0x91..=0x93, 0] => Some("a tag"),
         [0..=5, _] => Some("LLC"),
         [0x80, 0x35] => Some("RARP"),
         _ => None,

@@ -4,7 +4,7 @@
 
 mod testbed;
 
-use std::net::IpAddr;
+use std::net::Ipv6Addr;
 
 use proptest::prelude::*;
 use testbed::*;
@@ -45,7 +45,7 @@ fn reply(message_type: u8, addresses: &[(&str, u32)]) -> VecFrame {
     let option =
         |code: u8, value: &[u8]| [&[0, code][..], &(value.len() as u16).to_be_bytes(), value].concat();
     let given = addresses.iter().flat_map(|(address, seconds)| {
-        let Ok(IpAddr::V6(address)) = address.parse() else { panic!("{address}") };
+        let address: Ipv6Addr = address.parse().unwrap();
         option(5, &[&address.octets()[..], &[0; 4], &seconds.to_be_bytes()].concat())
     });
     let association = [vec![0; 12], given.collect()].concat();
@@ -56,13 +56,13 @@ fn reply(message_type: u8, addresses: &[(&str, u32)]) -> VecFrame {
 #[test]
 fn an_acknowledged_address() {
     let ack = datagram((67, 68), &acknowledge());
-    let given = (B, "10.0.0.7".to_owned(), 3600);
-    assert_eq!(read(&ack, FLOOD), [given.clone()]);
-    assert_eq!(read(&ack, Verdict::Unicast { network: NetId(7), port: PortId(1) }), [given.clone()]);
+    let given = [(B, "10.0.0.7".to_owned(), 3600)];
+    assert_eq!(read(&ack, FLOOD), given);
+    assert_eq!(read(&ack, Verdict::Unicast { network: NetId(7), port: PortId(1) }), given);
     assert_eq!(read(&ack, Verdict::Drop(Reason::TooBigIngress)), []);
     // As a sender leaves it whose device finishes checksums.
     let unfinished = frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 7]).udp(67, 68).payload(&acknowledge());
-    assert_eq!(read(&unfinished.unfinished(), FLOOD), [given]);
+    assert_eq!(read(&unfinished.unfinished(), FLOOD), given);
 }
 
 #[test]
