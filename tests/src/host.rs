@@ -47,6 +47,12 @@ impl Host {
         }
     }
 
+    /// With this MAC, if there is one.
+    #[must_use]
+    pub fn with_mac(self, mac: Option<Mac>) -> Self {
+        Self { mac: mac.unwrap_or(self.mac), ..self }
+    }
+
     /// With these addresses, as in `10.0.0.1/24`.
     #[must_use]
     pub fn with_addresses(mut self, addresses: impl IntoIterator<Item = String>) -> Self {

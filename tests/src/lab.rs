@@ -108,6 +108,7 @@ impl<'a> Scenario<'a> {
             let addresses = host.address.iter().map(ToString::to_string);
             let made =
                 Host::new(&switch.namespace, &host.name, number, netdev, options).with_addresses(addresses);
+            let made = made.with_mac(port.security.mac.first().copied());
             if self.plugged {
                 made.plug();
             }

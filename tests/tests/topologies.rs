@@ -95,6 +95,16 @@ fn kinds() {
 }
 
 #[test]
+fn port_security() {
+    scenario(&topology_file("port-security.toml"), |lab| {
+        let gate: &[&str] = &["10.0.0.254", "fd00::254"];
+        all_reach_each_other(lab, &[("gate", gate), ("fixed", &["10.0.0.11", "fd00::11"])]);
+        let dynamic = lab.switch.port("dynamic");
+        assert!(dynamic.security.guard && dynamic.leases.is_empty());
+    });
+}
+
+#[test]
 fn trunk() {
     scenario(&topology_file("trunk.toml"), |lab| {
         all_reach_each_other(lab, &[("red1", &["10.0.0.1"]), ("native", &["10.0.0.2"])]);

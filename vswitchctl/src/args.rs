@@ -11,7 +11,7 @@ use vswitch_api::paths;
 use vswitch_api::topology::{
     AclAction, EtherType, IpPrefix, Kind, MacMask, PortRange, Protocol, Role, TcpFlags, TrunkEntry,
 };
-use vswitch_api::value::{self, Cidr, Mac, Pps, Vid, Vni};
+use vswitch_api::value::{self, Cidr, Mac, Pps, Prefix, Vid, Vni};
 
 use crate::lab;
 
@@ -75,6 +75,7 @@ fn with_socket_behind(command: clap::Command) -> clap::Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one, while the program runs
 pub(crate) enum Command {
     #[command(flatten)]
     Daemon(DaemonCommand),
@@ -237,6 +238,18 @@ pub(crate) struct PortOptions {
     /// Limits of flooded traffic, as in broadcast=1000pps,unknown=default
     #[arg(long, value_name = "CLASS=RATE", value_delimiter = ',')]
     pub(crate) storm: Option<Vec<StormLimit>>,
+    /// The source MACs that frames may come in with; "" for any
+    #[arg(long, value_name = "MAC[,MAC]...")]
+    pub(crate) mac: Option<List<Mac>>,
+    /// The source addresses that frames may come in with, single ones or prefixes; "" for any
+    #[arg(long, value_name = "IP[,IP]...")]
+    pub(crate) ip: Option<List<Prefix>>,
+    /// Hold ARP, neighbour discovery and DHCP to these MACs and addresses too, and let no server or router be here
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) guard: Option<bool>,
+    /// DHCP servers and routers may be here
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) trusted: Option<bool>,
     /// The largest packet in bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<Setting<u32>>,
@@ -268,6 +281,19 @@ impl<T: FromStr> FromStr for Setting<T> {
 
     fn from_str(text: &str) -> Result<Self, T::Err> {
         if text == "default" { Ok(Self::Default) } else { text.parse().map(Self::To) }
+    }
+}
+
+/// Values parted by commas; none in an empty text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct List<T>(pub(crate) Vec<T>);
+
+impl<T: FromStr> FromStr for List<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        let values = text.split(',').filter(|_| !text.is_empty()).map(str::parse);
+        values.collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -550,6 +576,8 @@ mod tests {
     fn settings_and_limits() {
         assert_eq!("default".parse(), Ok(Setting::<u32>::Default));
         assert_eq!("7".parse(), Ok(Setting::To(7)));
+        assert_eq!(("".parse(), "1,2".parse()), (Ok(List::<u32>(vec![])), Ok(List(vec![1, 2]))));
+        assert!("1,".parse::<List<u32>>().is_err());
         assert_eq!("unknown=5pps".parse(), Ok(StormLimit { class: "unknown", rate: Setting::To(Pps(5)) }));
         for bad in ["unknown", "unknown=", "unknown=5", "all=5pps", ""] {
             assert!(bad.parse::<StormLimit>().is_err(), "{bad}");

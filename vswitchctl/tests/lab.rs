@@ -28,6 +28,7 @@ access = "red"
 [[port]]
 name = "near-b"
 access = "red"
+security = { mac = ["02:00:00:00:00:0b", "02:00:00:00:00:0c"] }
 [[host]]
 name = "a"
 port = "port-a"

@@ -40,7 +40,12 @@ pub(crate) const QEMU: Package = Package {
     purpose: "have guests as on a host of virtual machines",
 };
 pub(crate) const DNSMASQ: Package =
-    Package { name: "dnsmasq-base", program: "dnsmasq", purpose: "have a guest boot from the network" };
+    Package { name: "dnsmasq-base", program: "dnsmasq", purpose: "have a server of DHCP and of what boots" };
+pub(crate) const DHCLIENT: Package = Package {
+    name: "isc-dhcp-client",
+    program: "dhclient",
+    purpose: "have hosts that ask for their addresses",
+};
 pub(crate) const BINUTILS: Package =
     Package { name: "binutils", program: "strip", purpose: "make programs small for guests" };
 pub(crate) const TESTPMD: Package = Package {

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use crate::packages::{
-    self, BINUTILS, BPFTOOL, DNSMASQ, ETHTOOL, IPERF3, IPROUTE2, PING, QEMU, TESTPMD, USER_MODE_LINUX,
+    self, BINUTILS, BPFTOOL, DHCLIENT, DNSMASQ, ETHTOOL, IPERF3, IPROUTE2, PING, QEMU, TESTPMD,
+    USER_MODE_LINUX,
 };
 use crate::sandbox::{self, Snapshot};
 use crate::{Result, guest_kernel, shell};
@@ -11,7 +12,7 @@ use crate::{Result, guest_kernel, shell};
 /// Builds outside of the sandbox, where there is a network, then runs the tests inside.
 pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
-    let network = [IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL, DNSMASQ];
+    let network = [IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL, DNSMASQ, DHCLIENT];
     packages::install_missing(&network).await?;
     packages::install_missing(&[USER_MODE_LINUX, QEMU, TESTPMD, BINUTILS]).await?;
     guest_kernel::provide().await?;

@@ -130,6 +130,8 @@ fn port() -> Port {
         max_frame: 1514,
         caps: Caps::ALL,
         shortcut_ifindex: None,
+        security: None,
+        trusted: false,
         max_macs: u32::MAX,
         acl: Default::default(),
         storm: Storm::default(),

@@ -38,6 +38,39 @@ pub mod text {
     }
 }
 
+/// Serde for lists of types that have a text form.
+pub mod texts {
+    use super::{Deserializer, FromStr, Serializer, fmt};
+
+    /// Writes the text form of each.
+    ///
+    /// # Errors
+    /// Those of `serializer`.
+    pub fn serialize<T: fmt::Display, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    /// Reads the text form of each.
+    ///
+    /// # Errors
+    /// When it is no list of strings, or one is not such a value.
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: fmt::Display>,
+        D: Deserializer<'de>,
+    {
+        /// So that a wrong one is told with its place.
+        struct One<T>(T);
+        impl<'de, T: FromStr<Err: fmt::Display>> serde::Deserialize<'de> for One<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                super::text::deserialize(deserializer).map(Self)
+            }
+        }
+        let all = <Vec<One<T>> as serde::Deserialize>::deserialize(deserializer)?;
+        Ok(all.into_iter().map(|One(value)| value).collect())
+    }
+}
+
 /// Serde for an optional VLAN ID (`#[serde(default, with = "value::vid")]`), a number.
 pub mod vid {
     use super::{Deserializer, Serializer, Vid, de};
@@ -225,6 +258,78 @@ impl FromStr for Cidr {
     }
 }
 
+/// One IP address, or all with one prefix, written `"10.0.0.11"` and `"2001:db8::/64"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefix {
+    address: IpAddr,
+    len: u8,
+}
+
+impl Prefix {
+    /// The addresses whose first `len` bits are those of `address`; `None` where more bits of it are set, or it has
+    /// fewer.
+    #[must_use]
+    pub fn new(address: IpAddr, len: u8) -> Option<Self> {
+        let prefix = Self { address, len };
+        let rest = match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let is_clear = rest.checked_shl(len.into()).unwrap_or(0) == 0;
+        (len <= prefix.bits() && is_clear).then_some(prefix)
+    }
+
+    /// The first of its addresses.
+    #[must_use]
+    pub const fn address(self) -> IpAddr {
+        self.address
+    }
+
+    /// How many bits its addresses share, at most 32 or 128.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // of a prefix
+    pub const fn len(self) -> u8 {
+        self.len
+    }
+
+    /// One address and no other.
+    #[must_use]
+    pub const fn is_single(self) -> bool {
+        self.len == self.bits()
+    }
+
+    const fn bits(self) -> u8 {
+        if self.address.is_ipv4() { 32 } else { 128 }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_single() { self.address.fmt(f) } else { write!(f, "{}/{}", self.address, self.len) }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self { address, len: if address.is_ipv4() { 32 } else { 128 } });
+        }
+        let cidr = text.parse::<Cidr>().map_err(|_| {
+            InvalidValue(format!(
+                "{text:?} is neither an address nor a prefix; write it as \"10.0.0.11\" or \"2001:db8::/64\""
+            ))
+        })?;
+        Self::new(cidr.address, cidr.prefix).ok_or_else(|| {
+            InvalidValue(format!(
+                "{text:?} has bits set behind its prefix; write {:?} for the one address, or clear them",
+                cidr.address.to_string()
+            ))
+        })
+    }
+}
+
 macro_rules! serde_as_text {
     ($type:ty, $example:literal) => {
         impl Serialize for $type {
@@ -254,6 +359,7 @@ macro_rules! serde_as_text {
 
 serde_as_text!(Pps, "1000pps");
 serde_as_text!(Cidr, "10.0.0.11/24");
+serde_as_text!(Prefix, "10.0.0.11");
 
 #[cfg(test)]
 mod tests {
@@ -303,6 +409,28 @@ mod tests {
         assert!(on("192.0.2.1/32", "192.0.2.1") && !on("192.0.2.1/32", "192.0.2.0"));
         assert!(on("2001:db8::1/64", "2001:db8::ffff") && !on("2001:db8::1/64", "2001:db8:0:1::"));
         assert!(on("::/0", "ff::") && on("::1/128", "::1") && !on("::1/128", "::"));
+    }
+
+    #[test]
+    fn addresses_and_prefixes() {
+        for good in
+            ["10.0.0.11", "10.0.0.0/24", "0.0.0.0/0", "fd00::11", "2001:db8::/64", "fe80::/10", "::/0"]
+        {
+            assert_eq!(good.parse::<Prefix>().map(|p| p.to_string()), Ok(good.to_owned()));
+        }
+        assert_eq!("10.0.0.1/32".parse(), "10.0.0.1".parse::<Prefix>());
+        for bad in [
+            "",
+            "10.0.0",
+            "10.0.0.0/33",
+            "10.0.0.11/24",
+            "fd00::1/64",
+            "128.0.0.0/0",
+            "10.0.0.0/",
+            "fd00::/+8",
+        ] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
     }
 
     #[test]

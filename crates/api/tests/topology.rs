@@ -10,10 +10,10 @@ use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use vswitch_api::request::NewPort;
 use vswitch_api::topology::{
-    Acl, AclAction, AclRule, AclUse, Action, Entry, Host, Kind, Network, Polling, Port, Role, StaticEntry,
-    Storm, Switch, Topology, TrunkEntry, Underlay, actions, check, diff, load, to_toml,
+    Acl, AclAction, AclRule, AclUse, Action, Entry, Host, Kind, Network, Polling, Port, Role, Security,
+    StaticEntry, Storm, Switch, Topology, TrunkEntry, Underlay, actions, check, diff, load, to_toml,
 };
-use vswitch_api::value::{Cidr, Pps};
+use vswitch_api::value::{Cidr, Pps, Prefix};
 use vswitch_wire::{Mac, Vid};
 
 /// Few names, so that two topologies have some in common.
@@ -118,6 +118,17 @@ fn acl() -> impl Strategy<Value = Acl> {
     })
 }
 
+fn security() -> impl Strategy<Value = (Security, bool)> {
+    let mac = prop::collection::btree_set((0..9_u8).prop_map(|n| Mac([2, 0, 0, 0, 0, n])), 0..3);
+    let single =
+        any::<std::net::IpAddr>().prop_map(|ip| Prefix::new(ip, if ip.is_ipv4() { 32 } else { 128 }));
+    let prefix = (0..=64_u8).prop_map(|len| Prefix::new("2001:db8::".parse().unwrap(), 64 + len));
+    let ip = prop::collection::btree_set(prop_oneof![single, prefix].prop_map(Option::unwrap), 0..3);
+    (mac, ip, any::<bool>(), any::<bool>()).prop_map(|(mac, ip, guard, trusted)| {
+        (Security { mac: mac.into_iter().collect(), ip: ip.into_iter().collect(), guard }, trusted)
+    })
+}
+
 fn port() -> impl Strategy<Value = Port> {
     let kind = prop::sample::select(vec![Kind::Auto, Kind::Xdp, Kind::Tap, Kind::Packet, Kind::VhostUser]);
     let attachment = prop_oneof![
@@ -127,12 +138,13 @@ fn port() -> impl Strategy<Value = Port> {
     let limits = (any::<bool>(), of(1..999u32), acl_use(), storm(), of(68..=65535u32), any::<bool>());
     let role = prop::sample::select(vec![Role::Server, Role::Client]);
     let device = (kind, of("[!-.0-9;-~]{1,15}"), of("/[!-.0-9;-~]{1,15}"), role, of(1..=64u16));
-    (name("port"), device, attachment, limits).prop_map(
+    (name("port"), device, attachment, limits, security()).prop_map(
         |(
             name,
             (kind, netdev, socket, role, queues),
             (access, trunk, native),
             (isolated, max_macs, acl, storm, mtu, force),
+            (security, trusted),
         )| Port {
             name,
             kind,
@@ -147,6 +159,8 @@ fn port() -> impl Strategy<Value = Port> {
             max_macs,
             acl,
             storm,
+            security,
+            trusted,
             mtu,
             force,
         },

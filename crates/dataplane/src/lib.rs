@@ -2,7 +2,7 @@
 //!
 //! Pure forwarding: no system call, no clock, no allocation per packet, no unsafe code outside the table.
 //! One pipeline step is one file, and the order of [`pipeline`]'s steps is the order a frame sees:
-//! parse > admit > vlan > tunnel > acl > storm > locate > learn > forward > egress. Workers read one immutable
+//! parse > admit > vlan > tunnel > guard > acl > storm > locate > learn > forward > egress. Workers read one immutable
 //! [`Snapshot`] per batch;
 //! everything that changes per packet lives in the [`Pipeline`] (owned by one worker), in the shared
 //! [`Fdb`] (lock-free readers) or in [`counters`] (one writer each).
@@ -21,8 +21,10 @@ pub mod egress;
 mod explain;
 pub mod fdb;
 mod forward;
+pub mod guard;
 pub mod id;
 mod learn;
+pub mod lease;
 mod locate;
 mod offload;
 mod parse;
@@ -43,7 +45,9 @@ pub use counters::{Counter, NetworkCounters, PortCounters};
 pub use egress::Egress;
 pub use explain::{Explained, Step, explain};
 pub use fdb::Fdb;
+pub use guard::{Learnt, Security};
 pub use id::{NetId, PortId};
+pub use lease::Lease;
 pub use pipeline::{BATCH_MAX, Batch, Pipeline, Stranger, Verdict};
 pub use reason::Reason;
 pub use snapshot::{Attachment, EgressVlan, Network, Port, Snapshot, Storm, Trunk, TrunkEntry};

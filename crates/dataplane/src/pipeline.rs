@@ -19,7 +19,7 @@ use crate::fdb::Learn;
 use crate::storm::{Bucket, Class, Policer};
 use crate::vector::{Context, Slot, Vector};
 use crate::{NetId, PortCounters, PortId, Reason, Snapshot};
-use crate::{acl, admit, forward, learn, locate, parse, storm, tunnel, vlan};
+use crate::{acl, admit, forward, guard, learn, locate, parse, storm, tunnel, vlan};
 
 /// The most frames of one batch.
 pub const BATCH_MAX: usize = 64;
@@ -96,6 +96,7 @@ pub(crate) fn run<F: FrameBuf>(cx: &Context<'_>, vector: &mut Vector<'_, F>, eff
     admit::run(cx, vector, effects);
     vlan::run(cx, vector, effects);
     tunnel::run(cx, vector, effects);
+    guard::run(cx, vector, effects);
     acl::run(cx, vector, effects);
     storm::run(cx, vector, effects);
     locate::run(cx, vector);

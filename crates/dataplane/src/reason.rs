@@ -54,6 +54,15 @@ drop_reasons! {
     AclIngress, "acl_ingress", "a filter of the port or the network that the frame came in by denies it";
     AclEgress, "acl_egress", "a filter of the port that the frame should leave by, or of its network, denies it";
     AclUnreadable, "acl_unreadable", "a filter asks for what cannot be read: the headers are cut short, contradict themselves or are hidden in fragments";
+    // Guard.
+    SpoofedMac, "spoofed_mac", "the source MAC is none of those that the port may use";
+    SpoofedIp, "spoofed_ip", "the source IP address is none of those that the port may use";
+    SpoofedArp, "spoofed_arp", "the ARP message claims an address or a MAC that is not the port's";
+    SpoofedNd, "spoofed_nd", "the neighbour discovery message claims an address or a MAC that is not the port's";
+    SpoofedDhcp, "spoofed_dhcp", "the DHCP message asks in the name of a MAC that is not the port's";
+    RogueDhcp, "rogue_dhcp", "a message of a DHCP server came in by a guarded port that is not trusted";
+    RogueRa, "rogue_ra", "a router advertisement or a redirect came in by a guarded port that is not trusted";
+    Unjudged, "unjudged", "the port is guarded, and the frame hides whose it is or what it claims";
     // Flood and rate.
     StormBroadcast, "storm_broadcast", "the port's limit for broadcast is reached";
     StormMulticast, "storm_multicast", "the port's limit for multicast is reached";

@@ -81,6 +81,10 @@ pub fn find(snapshot: &Snapshot, flow: &Flow) -> Option<Passage> {
     if from.acl.ingress.is_some() || of_network.ingress.is_some() || of_network.egress.is_some() {
         return None;
     }
+    // guard: each frame is judged by what it claims. Nor may a lease pass by unheard, where it is learnt from.
+    if from.security.is_some() {
+        return None;
+    }
     // learn: what is known of the source stays as it is. Whoever carries the flow out keeps it from ageing.
     let fdb = snapshot.fdb();
     let marks = [source, destination].map(|mac| fdb.mark(network, mac));
@@ -91,6 +95,9 @@ pub fn find(snapshot: &Snapshot, flow: &Flow) -> Option<Passage> {
     let egress = fdb.lookup(network, destination)?;
     let to = snapshot.port(egress)?;
     if to.acl.egress.is_some() {
+        return None;
+    }
+    if from.trusted && to.learns() {
         return None;
     }
     if egress == ingress || !from.up || !to.up || (from.isolated && to.isolated) {

@@ -9,7 +9,7 @@ use vswitch_wire::{Caps, Vid, Vni};
 
 use crate::acl::Acls;
 use crate::counters::NetworkCounters;
-use crate::{Fdb, NetId, PortCounters, PortId, Reason, Tunnel, Underlay};
+use crate::{Fdb, NetId, PortCounters, PortId, Reason, Security, Tunnel, Underlay};
 
 /// One consistent state of the switch.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Snapshot {
     filters_networks: bool,
     fdb: Arc<Fdb>,
     underlay: Option<Underlay>,
+    /// Some port learns its addresses from DHCP.
+    learns: bool,
 }
 
 /// A port as the workers see it.
@@ -43,6 +45,10 @@ pub struct Port {
     pub storm: Storm,
     /// What may pass.
     pub acl: Acls,
+    /// What its frames may claim to be; `None`: anything.
+    pub security: Option<Arc<Security>>,
+    /// What DHCP servers and routers say may come in by it, however it is guarded.
+    pub trusted: bool,
     /// One for each worker, in their order. The same allocation over all snapshots of a port's life.
     pub counters: Arc<[PortCounters]>,
 }
@@ -107,6 +113,8 @@ pub enum EgressVlan {
 pub struct Network {
     /// Ports that belong to it, ascending.
     members: Box<[PortId]>,
+    /// One of them learns its addresses from DHCP.
+    learns: bool,
     /// Most MACs learnt in this network.
     pub max_macs: u32,
     /// How long an unused entry of the FDB lives.
@@ -170,6 +178,8 @@ impl Port {
             max_macs: u32::MAX,
             storm: Storm::default(),
             acl: Acls::default(),
+            security: None,
+            trusted: false,
             counters,
         }
     }
@@ -215,6 +225,12 @@ impl Port {
             Attachment::Tunnel(tunnel) => tunnel.networks().for_each(is_of),
         }
     }
+
+    /// It learns its addresses from DHCP.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.security.as_ref().is_some_and(|security| security.learns())
+    }
 }
 
 impl Network {
@@ -229,6 +245,7 @@ impl Network {
             learns_remote: true,
             any_peer: false,
             acl: Acls::default(),
+            learns: false,
             counters,
         }
     }
@@ -237,6 +254,13 @@ impl Network {
     #[must_use]
     pub fn members(&self) -> &[PortId] {
         &self.members
+    }
+
+    /// One of its ports learns its addresses from DHCP.
+    #[inline]
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.learns
     }
 }
 
@@ -255,12 +279,15 @@ impl Snapshot {
         }
         for (network, members) in networks.iter_mut().zip(members) {
             if let Some(network) = network {
+                network.learns =
+                    members.iter().any(|id| ports[id.index()].as_ref().is_some_and(Port::learns));
                 network.members = members.into_boxed_slice();
             }
         }
+        let learns = ports.iter().flatten().any(Port::learns);
         let filters = |n: &Network| n.acl.ingress.is_some() || n.acl.egress.is_some();
         let filters_networks = networks.iter().flatten().any(filters);
-        Self { ports, networks, filters_networks, fdb, underlay: None }
+        Self { ports, networks, filters_networks, learns, fdb, underlay: None }
     }
 
     /// The same switch with tunnels.
@@ -274,6 +301,13 @@ impl Snapshot {
     #[must_use]
     pub fn underlay(&self) -> Option<&Underlay> {
         self.underlay.as_ref()
+    }
+
+    /// Some port learns its addresses from DHCP, so what servers say is to be heard.
+    #[inline]
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.learns
     }
 
     /// The port, if there is one of that number.

@@ -4,6 +4,7 @@
 
 mod testbed;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use testbed::*;
 use vswitch_dataplane::acl::{Acls, Action};
 use vswitch_dataplane::fdb::Filter;
 use vswitch_dataplane::shortcut::{self, Flow, Passage};
-use vswitch_dataplane::{Attachment, NetId, Port, PortId};
+use vswitch_dataplane::{Attachment, NetId, Port, PortId, Security};
 use vswitch_wire::Mac;
 use vswitch_wire::testing::VecFrame;
 
@@ -38,9 +39,18 @@ fn attachment() -> impl Strategy<Value = Attachment> {
 }
 
 fn ports() -> impl Strategy<Value = Vec<Port>> {
-    let one = (attachment(), prop::bool::weighted(0.3), prop::bool::weighted(0.9), 100..200_u32).prop_map(
-        |(attachment, isolated, up, max_frame)| Port { isolated, up, max_frame, ..port(attachment) },
-    );
+    let held = prop::bool::weighted(0.1).prop_map(|held| {
+        let macs: &[Mac] = if held { &[mac(0)] } else { &[] };
+        Security::new(macs, &[], false, Vec::new()).map(Arc::new)
+    });
+    let one = (attachment(), prop::bool::weighted(0.3), prop::bool::weighted(0.9), 100..200_u32, held)
+        .prop_map(|(attachment, isolated, up, max_frame, security)| Port {
+            isolated,
+            up,
+            max_frame,
+            security,
+            ..port(attachment)
+        });
     prop::collection::vec(one, 4)
 }
 
@@ -180,6 +190,22 @@ fn stations_that_know_each_other_have_a_passage() {
     assert_eq!((passage.network, passage.egress, passage.max_frame), (NetId(0), PortId(1), 1514));
     let back = Flow { ingress: PortId(1), source: B, destination: A, ..there };
     assert_eq!(shortcut::find(&switch.snapshot, &back).unwrap().egress, PortId(0));
+}
+
+#[test]
+fn a_guarded_port_has_none_and_what_comes_from_a_trusted_one_may_be_a_lease() {
+    let there = Flow { ingress: PortId(0), vid: None, source: A, destination: B };
+    let back = Flow { ingress: PortId(1), source: B, destination: A, ..there };
+    let mut switch = acquainted(access(0));
+    let mut have = |guard, trusted| {
+        let security = Security::new(&[B], &[], guard, Vec::new()).map(Arc::new);
+        let guarded = Port { security, ..port(access(0)) };
+        switch.configure(&[Port { trusted, ..port(access(0)) }, guarded]);
+        [there, back].map(|flow| shortcut::find(&switch.snapshot, &flow).is_some())
+    };
+    assert_eq!(have(true, false), [true, false]);
+    assert_eq!(have(true, true), [false, false]);
+    assert_eq!(have(false, true), [true, false], "it learns nothing");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod testbed;
 
 use std::collections::HashSet;
 
+use testbed::claim::{self, OTHER4, OTHER6, OWN4};
 use testbed::*;
 use vswitch_dataplane::acl::{Acls, Action, Rule};
 use vswitch_dataplane::{Attachment, NetId, Port, PortId, Reason, Storm, Verdict};
@@ -358,8 +359,24 @@ fn filters() -> Vec<Case> {
     ]
 }
 
+/// One of each reason; tests/guard.rs has the others.
+fn guard() -> Vec<Case> {
+    let case = |name, reason, frame: Vec<u8>| dropped(name, reason, claim::guarded(), VecFrame::new(&frame));
+    let nd = |kind| claim::v6(claim::OWN6, claim::ICMPV6, &claim::nd(kind, OTHER6, None));
+    vec![
+        case("another's MAC", Reason::SpoofedMac, eth(A, B, &[], b"")),
+        case("another's address", Reason::SpoofedIp, claim::udp4(OTHER4, (1, 2), b"")),
+        case("another's address by ARP", Reason::SpoofedArp, claim::arp(2, (A, OTHER4), OWN4)),
+        case("another's address by ND", Reason::SpoofedNd, nd(claim::ADVERTISEMENT)),
+        case("another's lease", Reason::SpoofedDhcp, claim::udp4(OWN4, (68, 67), &claim::discover(B))),
+        case("a DHCP server", Reason::RogueDhcp, claim::udp4(OWN4, (67, 68), b"")),
+        case("a router", Reason::RogueRa, nd(claim::ROUTER_ADVERTISEMENT)),
+        case("an inner tag", Reason::Unjudged, eth(B, A, &[(DOT1AD, 5)], b"payload")),
+    ]
+}
+
 fn cases() -> Vec<Case> {
-    [admission(), lengths(), offloads(), vlans(), filters(), forwarding(), storms()]
+    [admission(), lengths(), offloads(), vlans(), guard(), filters(), forwarding(), storms()]
         .into_iter()
         .flatten()
         .collect()

@@ -4,6 +4,8 @@ use crate::{Malformed, checksum::Sum, ethernet, ipv4, ipv6};
 
 /// Protocol numbers (IANA "Protocol Numbers").
 pub mod protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
     /// IPv4 in IP.
     pub const IPV4: u8 = 4;
     /// TCP.
@@ -12,8 +14,18 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// IPv6 in IP.
     pub const IPV6: u8 = 41;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
     /// GRE.
     pub const GRE: u8 = 47;
+    /// IPsec's authentication header.
+    pub const AUTHENTICATION: u8 = 51;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
     /// SCTP.
     pub const SCTP: u8 = 132;
 }
@@ -128,12 +140,9 @@ pub fn packet(bytes: &[u8], ether_type: u16, l3: usize) -> Result<Layers, Malfor
 
 /// Moves `l4` behind the extension headers (RFC 8200 section 4). What is not known ends the search, as a protocol.
 fn skip_extensions(bytes: &[u8], mut layers: Layers) -> Result<Layers, Malformed> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const DESTINATION: u8 = 60;
+    use protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
     for _ in 0..MAX_EXTENSIONS {
-        if !matches!(layers.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+        if !matches!(layers.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
             return Ok(layers);
         }
         let header =

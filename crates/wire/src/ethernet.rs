@@ -12,8 +12,12 @@ pub const MAX_TAGS: usize = 8;
 pub const TYPE_IPV4: u16 = 0x0800;
 /// EtherType of ARP.
 pub const TYPE_ARP: u16 = 0x0806;
+/// EtherType of RARP (RFC 903).
+pub const TYPE_RARP: u16 = 0x8035;
 /// EtherType of IPv6.
 pub const TYPE_IPV6: u16 = 0x86dd;
+/// The least number that is an EtherType; below it is the length of an LLC frame (IEEE 802.3-2022 clause 3.2.6).
+pub const TYPE_MIN: u16 = 0x0600;
 /// EtherType of a bridged Ethernet frame in GRE and Geneve ("transparent Ethernet bridging").
 pub const TYPE_TEB: u16 = 0x6558;
 

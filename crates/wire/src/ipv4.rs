@@ -71,6 +71,14 @@ impl<B: Deref<Target = [u8; HEADER_LEN]>> Header<B> {
         u16::from_be_bytes([self.0[6], self.0[7]]) & 0x3fff != 0
     }
 
+    /// Where the payload belongs in its packet, in units of 8 bytes: what belongs at 0 begins with the header of the
+    /// protocol.
+    #[inline]
+    #[must_use]
+    pub fn fragment_offset(&self) -> u16 {
+        u16::from_be_bytes([self.0[6], self.0[7]]) & 0x1fff
+    }
+
     /// The protocol of the payload.
     #[inline]
     #[must_use]

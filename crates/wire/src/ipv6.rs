@@ -3,11 +3,18 @@
 use core::net::Ipv6Addr;
 use core::ops::{Deref, DerefMut};
 
-use crate::Malformed;
 use crate::checksum::Sum;
+use crate::{Mac, Malformed};
 
 /// Bytes of the fixed header.
 pub const HEADER_LEN: usize = 40;
+
+/// The link-local address that a station makes of its MAC (RFC 4291 section 2.5.6 and appendix A, RFC 2464 section 5).
+#[must_use]
+pub fn link_local_of(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
 
 /// A checked view of the fixed header. Written through when made by [`Header::new_checked_mut`].
 #[derive(Clone, Copy, Debug)]
@@ -81,5 +88,17 @@ impl<B: DerefMut<Target = [u8; HEADER_LEN]>> Header<B> {
     /// Sets the bytes after the fixed header.
     pub fn set_payload_len(&mut self, len: u16) {
         self.0[4..6].copy_from_slice(&len.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_is_made_of_a_mac() {
+        let address = link_local_of(Mac([0x02, 0x00, 0x5e, 0x10, 0x00, 0xab]));
+        assert_eq!(Ok(address), "fe80::5eff:fe10:ab".parse());
+        assert_eq!(Ok(link_local_of(Mac([0; 6]))), "fe80::200:ff:fe00:0".parse());
     }
 }

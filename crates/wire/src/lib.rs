@@ -16,15 +16,20 @@ extern crate alloc;
 extern crate std;
 
 pub mod addr;
+pub mod arp;
 pub mod checksum;
 pub mod classify;
+pub mod dhcp;
+pub mod dhcpv6;
 pub mod ecn;
 pub mod ethernet;
+pub mod extension;
 pub mod flow;
 pub mod frame;
 pub mod ipv4;
 pub mod ipv6;
 pub mod malformed;
+pub mod ndisc;
 pub mod offload;
 #[cfg(test)]
 mod oracle;

@@ -13,8 +13,12 @@ pub enum Malformed {
     Length,
     /// More nested tags or extension headers than are followed.
     TooDeep,
+    /// An extension header is where none may be.
+    Order,
     /// The EtherType is neither IPv4 nor IPv6.
     NotIp,
+    /// The message is of another protocol, or about other addresses, than those that are known here.
+    Foreign,
 }
 
 impl fmt::Display for Malformed {
@@ -24,7 +28,9 @@ impl fmt::Display for Malformed {
             Self::Version => "the IP version does not fit the EtherType",
             Self::Length => "a header's length field is smaller than the header",
             Self::TooDeep => "too many nested tags or extension headers",
+            Self::Order => "an IPv6 extension header is where none may be",
             Self::NotIp => "the frame carries no IP",
+            Self::Foreign => "the message is of no protocol or address that is known here",
         })
     }
 }

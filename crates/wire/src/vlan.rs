@@ -8,6 +8,8 @@ use crate::{FrameBuf, NoHeadroom};
 pub const TPID_8021Q: u16 = 0x8100;
 /// EtherType of an S-VLAN tag, 802.1ad.
 pub const TPID_8021AD: u16 = 0x88a8;
+/// EtherTypes of tags before 802.1ad had one: "QinQ" of several makers.
+pub const TPIDS_OF_OLD: [u16; 3] = [0x9100, 0x9200, 0x9300];
 /// Bytes of one tag: TPID and TCI.
 pub const TAG_LEN: usize = 4;
 /// Bytes before a tag: destination and source.

@@ -7,7 +7,8 @@ use vswitch_api::Topology;
 use vswitch_api::topology;
 use vswitch_dataplane::counters::NetworkCounters;
 use vswitch_dataplane::{
-    Attachment, Fdb, NetId, Network, Port, PortCounters, PortId, Snapshot, Storm, Trunk, TrunkEntry,
+    Attachment, Fdb, Learnt, NetId, Network, Port, PortCounters, PortId, Security, Snapshot, Storm, Trunk,
+    TrunkEntry,
 };
 use vswitch_io::Facts;
 use vswitch_wire::{Caps, Vid};
@@ -30,6 +31,8 @@ pub(super) struct PortInput<'a> {
     pub(super) device: Option<DeviceInput<'a>>,
     /// Interface index of its netdev, where frames may pass in the kernel.
     pub(super) shortcut_ifindex: Option<u32>,
+    /// Addresses that it has learnt.
+    pub(super) learnt: Vec<Learnt>,
 }
 
 /// The device of an attached port.
@@ -133,6 +136,8 @@ fn port(input: PortInput<'_>, networks: &Known<'_>, underlay: UnderlayInput<'_>,
             multicast: config.storm.multicast.map(|r| r.0),
             unknown: config.storm.unknown.map(|r| r.0),
         },
+        security: security(&config.security, input.learnt),
+        trusted: config.trusted,
         counters: input.counters,
     }
 }
@@ -140,6 +145,11 @@ fn port(input: PortInput<'_>, networks: &Known<'_>, underlay: UnderlayInput<'_>,
 /// Whether the underlay can be told from others by its tag, where it has one.
 pub(super) fn has_tags(underlay: &topology::Underlay, device: Option<&DeviceInput<'_>>) -> bool {
     underlay.vlan.is_none() || device.is_none_or(|d| d.facts.vlan.is_ok())
+}
+
+fn security(config: &topology::Security, learnt: Vec<Learnt>) -> Option<Arc<Security>> {
+    let prefixes: Vec<_> = config.ip.iter().map(|ip| (ip.address(), ip.len())).collect();
+    Security::new(&config.mac, &prefixes, config.guard, learnt).map(Arc::new)
 }
 
 fn attachment(config: &topology::Port, networks: &Known<'_>, underlay: UnderlayInput<'_>) -> Attachment {

@@ -16,6 +16,7 @@ mod follow;
 mod front_end;
 mod health;
 mod ids;
+mod leases;
 mod overlay;
 mod own;
 mod record;
@@ -56,6 +57,7 @@ use device::{Device, Opener};
 use filters::Filters;
 use front_end::FrontEnds;
 use ids::Ids;
+use leases::Leases;
 use overlay::Overlay;
 use own::Own;
 use record::PortRecord;
@@ -150,6 +152,7 @@ pub struct Control {
     /// Entries of the FDB that go when the next snapshot is published.
     stale: Stale,
     statics: StaticEntries,
+    leases: Leases,
     /// The published snapshot.
     snapshot: Arc<Snapshot>,
     /// What ports counted that are gone.
@@ -181,7 +184,8 @@ impl Control {
             topology::Polling::Adaptive => Polling::Adaptive,
             topology::Polling::Busy => Polling::Busy,
         };
-        let setup = Setup { cpus: cpus.clone(), polling, pool, shortcut, clock, events };
+        let (leases, told) = Leases::new();
+        let setup = Setup { cpus: cpus.clone(), polling, pool, shortcut, clock, events, leases: told };
         let workers = Workers::start(&setup, Arc::clone(&snapshot))?;
         let mut port_ids = Ids::default();
         let own = Own::new(&mut port_ids);
@@ -210,6 +214,7 @@ impl Control {
             swept_at: clock.now(),
             stale: Stale::default(),
             statics: StaticEntries::default(),
+            leases,
             snapshot,
             retired: report::Totals::default(),
         })
@@ -249,6 +254,7 @@ impl Control {
                     self.own.hosts.work(self.clock.now());
                     self.follow_next_hops().await;
                 }
+                Some(lease) = self.leases.next() => self.learn_leases(lease).await,
                 Some(news) = self.front_ends.next() => self.follow_front_ends(news).await,
                 changed = self.links.changed() => {
                     let caught_up = match changed {
@@ -263,6 +269,7 @@ impl Control {
                 _ = ageing.tick() => {
                     self.sweep_flows(); // first: who is in use does not age
                     self.fdb.age(&self.snapshot, self.clock.now());
+                    self.publish_leases().await;
                 }
                 _ = devices.tick() => {
                     self.check_devices().await;
@@ -306,6 +313,7 @@ impl Control {
     }
 
     async fn exchange_snapshot(&mut self) {
+        self.settle_leases();
         let ports = self.desired.port.iter().filter_map(|config| {
             let record = self.ports.get(&config.name)?;
             let device =
@@ -313,7 +321,8 @@ impl Control {
             let id = self.port_ids.get(&config.name)?;
             let shortcut_ifindex = self.shortcut_ifindex(id, record);
             let counters = Arc::clone(&record.counters);
-            Some((id, compile::PortInput { config, counters, device, shortcut_ifindex }))
+            let learnt = self.leases.of(&config.name, &self.net_ids);
+            Some((id, compile::PortInput { config, counters, device, shortcut_ifindex, learnt }))
         });
         let count = self.workers.count();
         let counters =

@@ -288,6 +288,9 @@ impl Control {
             macs: u64::from(learnt) + statics.get(config.name.as_str()).copied().unwrap_or(0),
             max_macs: config.max_macs,
             storm: config.storm,
+            security: config.security.clone(),
+            trusted: config.trusted,
+            leases: self.leases_of(&config.name),
             counters: record.map_or_else(CountersView::default, |r| {
                 Totals::of(&r.counters, self.passed_by_port(&config.name)).view()
             }),

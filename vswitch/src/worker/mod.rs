@@ -3,9 +3,11 @@
 //! Control reaches a worker in two ways only. *Snapshots* are values, the newest wins; *commands* carry
 //! owned things (a port's queues) and are taken at a batch boundary, after which the worker reads the
 //! newest snapshot. So, once a [`Workers::settle`] that followed a [`Workers::publish`] is done, no worker knows
-//! anything of an older one. A worker reaches control by counters, which it never waits for, and by [`Event`]s.
+//! anything of an older one. A worker reaches control by counters, which it never waits for, by [`Event`]s
+//! and by leases that it has heard of.
 
 mod dispatch;
+mod herald;
 mod queues;
 mod recirculate;
 mod run;
@@ -22,7 +24,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
-use vswitch_dataplane::{PortId, Snapshot, Stranger};
+use vswitch_dataplane::{Lease, PortId, Snapshot, Stranger};
 use vswitch_io::shortcut::Shortcut;
 use vswitch_io::{Pool, PortError, RxQueue, TxQueue};
 
@@ -54,6 +56,8 @@ pub struct Setup {
     /// Where events go. It must hold one event for each port and worker; what does not fit is lost, and control
     /// learns of the device by netlink alone.
     pub events: tokio::sync::mpsc::Sender<Event>,
+    /// Where it is told which addresses DHCP servers give. What does not fit is lost.
+    pub leases: tokio::sync::mpsc::Sender<Lease>,
 }
 
 /// What a worker tells control.

@@ -15,6 +15,7 @@ use vswitch_io::{FrameVec, RxQueue};
 use vswitch_wire::Instant;
 
 use super::dispatch::Dispatch;
+use super::herald::Herald;
 use super::queues::{RxSet, Slot};
 use super::recirculate::Inner;
 use super::scout::Scout;
@@ -41,6 +42,7 @@ pub(super) struct Worker {
     rx: RxSet,
     dispatch: Dispatch,
     scout: Option<Scout>,
+    herald: Herald,
     batch: FrameVec,
     verdicts: [Verdict; BATCH_MAX],
     line: Line,
@@ -68,6 +70,7 @@ impl Worker {
             rx: RxSet::new(line.wake.as_fd())?,
             dispatch: Dispatch::new(index, setup.pool.cache()),
             scout: setup.shortcut.map(Scout::new),
+            herald: Herald::new(setup.leases.clone(), setup.clock.now()),
             batch: FrameVec::new(BATCH_MAX),
             verdicts: [Verdict::Pending; BATCH_MAX],
             line,
@@ -138,6 +141,7 @@ impl Worker {
         let frames = self.batch.as_mut_slice();
         self.pipeline.process(snapshot, now, &mut Batch { ingress, network: None, frames, verdicts });
         let verdicts = &self.verdicts[..count];
+        self.herald.look(snapshot, ingress, (self.batch.as_slice(), verdicts), now);
         let found = self
             .scout
             .as_mut()

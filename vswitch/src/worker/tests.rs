@@ -165,7 +165,8 @@ fn copy_of(frame: &impl FrameBuf, cache: &mut PoolCache) -> Frame {
 
 fn setup(workers: usize, polling: Polling, pool: &'static Pool) -> Setup {
     let (events, _) = tokio::sync::mpsc::channel(8);
-    Setup { cpus: vec![None; workers], polling, pool, shortcut: None, clock: Clock::start(), events }
+    let (leases, _) = tokio::sync::mpsc::channel(8);
+    Setup { cpus: vec![None; workers], polling, pool, shortcut: None, clock: Clock::start(), events, leases }
 }
 
 /// Ports of one network, and their counters.
@@ -186,6 +187,8 @@ fn port(caps: Caps, counters: &Arc<[PortCounters]>) -> Port {
         max_frame: 1514,
         caps,
         shortcut_ifindex: None,
+        security: None,
+        trusted: false,
         max_macs: u32::MAX,
         acl: Default::default(),
         storm: Storm::default(),

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use vswitch_api::client::Client;
 use vswitch_api::paths;
 use vswitch_api::request::{ForceQuery, PortPatch};
-use vswitch_api::response::{Changes, FrontEnd, PortState};
-use vswitch_api::topology::{Kind, Role};
+use vswitch_api::response::{Changes, FrontEnd, Lease, PortState};
+use vswitch_api::topology::{Kind, Role, Security};
 
 use super::{acl, changes, render};
 use crate::args::{self, Port, PortOptions, Setting};
@@ -97,10 +97,26 @@ fn patch(options: &PortOptions) -> Map<String, Value> {
     if let Some(acl) = acl::patch(&options.acl) {
         set("acl", acl);
     }
+    let security = security(options);
+    if !security.is_empty() {
+        set("security", Value::Object(security));
+    }
+    if let Some(trusted) = options.trusted {
+        set("trusted", json!(trusted));
+    }
     if let Some(storm) = &options.storm {
         set("storm", storm.iter().map(|limit| (limit.class.to_owned(), value_or_null(limit.rate))).collect());
     }
     patch
+}
+
+/// What the options say of the port's security.
+fn security(options: &PortOptions) -> Map<String, Value> {
+    let mac = options.mac.as_ref().map(|macs| macs.0.iter().map(ToString::to_string).collect());
+    let ip = options.ip.as_ref().map(|ips| json!(ips.0));
+    let guard = options.guard.map(|guard| json!(guard));
+    let all = [("mac", mac), ("ip", ip), ("guard", guard)];
+    all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 fn name_or_null(name: &str) -> Value {
@@ -197,6 +213,9 @@ fn show(port: &PortState) -> String {
         ("acl", acl::used(&port.acl)),
         ("macs", macs),
         ("storm limits", storm.join(", ")),
+        ("security", held(&port.security)),
+        ("leases", port.leases.iter().map(lease).collect::<Vec<_>>().join(", ")),
+        ("trusted", if port.trusted { "yes".to_owned() } else { String::new() }),
         ("rx", format!("{} packets, {} bytes", c.rx_packets, c.rx_bytes)),
         ("tx", format!("{} packets, {} bytes", c.tx_packets, c.tx_bytes)),
         ("tx stalls", c.tx_stalls.to_string()),
@@ -207,6 +226,31 @@ fn show(port: &PortState) -> String {
         ("dropped", c.dropped.to_string()),
         ("drops", drops.join(", ")),
     ])
+}
+
+/// As in `guarded; mac 02:00:00:00:00:11; ip 10.0.0.11 fd00::/64`.
+fn held(security: &Security) -> String {
+    let mut words = Vec::new();
+    if security.guard {
+        words.push("guarded".to_owned());
+    }
+    if !security.mac.is_empty() {
+        words.push(format!("mac {}", joined(&security.mac)));
+    }
+    if !security.ip.is_empty() {
+        words.push(format!("ip {}", joined(&security.ip)));
+    }
+    words.join("; ")
+}
+
+fn joined(values: &[impl ToString]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// As in `10.0.0.11 of 02:00:00:00:00:11 in red for 3600 s`.
+fn lease(lease: &Lease) -> String {
+    let end = lease.seconds.map_or("for ever".to_owned(), |seconds| format!("for {seconds} s"));
+    format!("{} of {} in {} {end}", lease.address, lease.mac, lease.network)
 }
 
 /// As in `/run/vswitch/vm1.sock, the switch listens`.
@@ -288,6 +332,18 @@ mod tests {
             ("--queues default", json!({"queues": null})),
             ("--acl-ingress web --acl-egress none", json!({"acl": {"ingress": "web", "egress": null}})),
             ("--acl-egress web", json!({"acl": {"egress": "web"}})),
+            (
+                "--mac 02:00:00:00:00:01,02:00:00:00:00:02 --ip 10.0.0.1,fd00::/64 --guard",
+                json!({"security": {
+                    "mac": ["02:00:00:00:00:01", "02:00:00:00:00:02"],
+                    "ip": ["10.0.0.1", "fd00::/64"],
+                    "guard": true,
+                }}),
+            ),
+            ("--mac= --guard=false", json!({"security": {"mac": [], "guard": false}})),
+            ("--ip=", json!({"security": {"ip": []}})),
+            ("--trusted", json!({"trusted": true})),
+            ("--trusted=false", json!({"trusted": false})),
         ];
         for (line, expected) in cases {
             assert_eq!(patch_of(line), expected, "{line}");

@@ -97,6 +97,10 @@ impl Host {
         let host = Self { namespace, process: None, description };
         switch.disable_ipv6(netdev)?;
         switch.set_up(netdev)?;
+        // Whom the port is held to be.
+        if let Some(mac) = port.security.mac.first() {
+            host.namespace.set_mac(FAR, mac.0)?;
+        }
         for address in &host.description.address {
             host.namespace.add_address(FAR, address)?;
         }

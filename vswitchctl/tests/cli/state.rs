@@ -6,8 +6,12 @@ use std::time::Duration;
 use vswitch_api::Topology;
 use vswitch_api::paths;
 use vswitch_api::response::*;
-use vswitch_api::topology::{Acl, AclAction, AclRule, AclUse, Kind, Network, Port, Role, Storm, diff};
+use vswitch_api::topology::{
+    Acl, AclAction, AclRule, AclUse, Kind, Network, Port, Role, Security, Storm, diff,
+};
 use vswitch_api::value::{Mac, Pps, Vid};
+
+const GUEST: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
 
 /// Answers as the daemon would, to a method and a path with query.
 pub(crate) fn answer(method: &str, uri: &str) -> (u16, Vec<u8>) {
@@ -63,6 +67,7 @@ fn topology() -> Topology {
         trunk: vec!["red".parse().unwrap(), "blue:200".parse().unwrap()],
         native: Some("blue".to_owned()),
         storm: Storm { broadcast: Some(Pps(1000)), ..Storm::default() },
+        trusted: true,
         ..Port::new("up")
     };
     let vm1 = Port {
@@ -72,6 +77,7 @@ fn topology() -> Topology {
         queues: Some(2),
         access: Some("red".to_owned()),
         acl: AclUse { ingress: Some("web".to_owned()), egress: None },
+        security: Security { mac: vec![GUEST], ip: vec!["fe80::/10".parse().unwrap()], guard: true },
         ..Port::new("vm1")
     };
     let web = Acl { rule: rules(), ..Acl::new("web") };
@@ -183,6 +189,9 @@ fn ports() -> Vec<PortState> {
         macs: 0,
         max_macs: config.max_macs,
         storm: config.storm,
+        security: config.security,
+        trusted: config.trusted,
+        leases: Vec::new(),
         counters: PortCounters::default(),
     };
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
@@ -208,11 +217,16 @@ fn ports() -> Vec<PortState> {
             queues: 1,
             offloads: Offloads { tx: words(&["csum"]), rx: words(&["csum", "tso4"]) },
             front_end: Some(front_end()),
+            leases: vec![lease("10.0.0.11", Some(3600)), lease("fd00::11", None)],
             mtu: Some(1500),
             mtu_limit: Some(65535),
             ..state(vm1, Kind::VhostUser, LinkState::Up)
         },
     ]
+}
+
+fn lease(address: &str, seconds: Option<u64>) -> Lease {
+    Lease { network: "red".to_owned(), mac: GUEST, address: address.parse().unwrap(), seconds }
 }
 
 fn front_end() -> FrontEnd {

@@ -14,7 +14,7 @@ pub use acl::{AclRuleState, AclState, AclSummary, AclUser};
 pub use changes::{Change, Changes, FieldChange, Item, Op};
 pub use error::{ErrorBody, ErrorCode, Problem};
 pub use network::{FdbEntry, Flushed, NetworkState};
-pub use port::{Drops, FrontEnd, LinkState, Offloads, PortCounters, PortState};
+pub use port::{Drops, FrontEnd, Lease, LinkState, Offloads, PortCounters, PortState};
 pub use stats::{Conservation, NetworkStats, PortStats, Stats, TenantStats, Traffic};
 pub use status::{FdbTotals, Health, PortTotals, Status, Worker};
 pub use trace::{Outcome, TraceResult, TraceStep};

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use vswitch_wire::Mac;
 
-use crate::topology::{AclUse, Kind, Role, Storm, TrunkEntry};
+use crate::topology::{AclUse, Kind, Role, Security, Storm, TrunkEntry};
+use crate::value;
 
 /// State of a port's attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -83,8 +86,30 @@ pub struct PortState {
     pub max_macs: Option<u32>,
     /// Limits of flooded traffic.
     pub storm: Storm,
+    /// What its frames may claim to be.
+    pub security: Security,
+    /// DHCP servers and routers may be there.
+    pub trusted: bool,
+    /// Addresses that it has learnt from DHCP, and may claim too.
+    pub leases: Vec<Lease>,
     /// What it counted.
     pub counters: PortCounters,
+}
+
+/// An address that a DHCP server has given to a station behind a guarded port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Lease {
+    /// In which network.
+    pub network: String,
+    /// To whom.
+    #[serde(with = "value::text")]
+    #[schema(value_type = String, example = "02:00:00:00:00:11")]
+    pub mac: Mac,
+    /// The address.
+    #[schema(value_type = String, example = "10.0.0.11")]
+    pub address: IpAddr,
+    /// For how many seconds more; absent: for ever.
+    pub seconds: Option<u64>,
 }
 
 /// Unfinished work of frames, as words: `csum`, `tso4`, `tso6`, `uso`, and so on.

@@ -185,6 +185,7 @@ fn in_words(expected: &str) -> &str {
         "literal string" => "it in quotes",
         "a sequence" => "a list, as in [\"red\", \"blue\"]",
         "struct AclUse" => "a table, as in { ingress = \"web\" }",
+        "struct Security" => "a table, as in { mac = [\"02:00:00:00:00:11\"], guard = true }",
         "struct Storm" => "a table, as in { broadcast = \"1000pps\" }",
         _ if expected.starts_with("struct ") => "a table of keys and values",
         other => other,

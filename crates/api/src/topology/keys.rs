@@ -9,7 +9,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::trunk::Translated;
-use super::{Acl, AclRule, AclUse, Host, Network, Port, StaticEntry, Storm, Switch, Topology, Underlay};
+use super::{
+    Acl, AclRule, AclUse, Host, Network, Port, Security, StaticEntry, Storm, Switch, Topology, Underlay,
+};
 
 /// The tables of a topology file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,7 @@ pub(super) enum Table {
     Network,
     Port,
     Storm,
+    Security,
     TrunkEntry,
     Underlay,
     Acl,
@@ -55,6 +58,7 @@ impl Table {
             Self::Network => keys_of::<Network>(),
             Self::Port => keys_of::<Port>(),
             Self::Storm => keys_of::<Storm>(),
+            Self::Security => keys_of::<Security>(),
             Self::TrunkEntry => keys_of::<Translated>(),
             Self::Underlay => keys_of::<Underlay>(),
             Self::Acl => keys_of::<Acl>(),
@@ -70,8 +74,14 @@ impl Table {
         match self {
             Self::Top => &["bond", "service", "mirror"],
             Self::Switch => &["metrics"],
-            Self::Port => &["security", "rate"],
-            Self::Network | Self::Storm | Self::TrunkEntry | Self::Underlay | Self::Fdb | Self::Host => &[],
+            Self::Port => &["rate"],
+            Self::Network
+            | Self::Security
+            | Self::Storm
+            | Self::TrunkEntry
+            | Self::Underlay
+            | Self::Fdb
+            | Self::Host => &[],
             Self::Acl | Self::AclRule | Self::AclUse => &[],
         }
     }
@@ -88,6 +98,7 @@ impl Table {
             (Self::Top, "fdb") => Below::List(Self::Fdb),
             (Self::Top, "host") => Below::List(Self::Host),
             (Self::Port, "storm") => Below::One(Self::Storm),
+            (Self::Port, "security") => Below::One(Self::Security),
             (Self::Port, "trunk") => Below::Mixed(Self::TrunkEntry),
             _ => return None,
         })

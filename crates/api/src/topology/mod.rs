@@ -23,6 +23,7 @@ mod diff;
 mod file;
 mod keys;
 mod own;
+mod security;
 mod trunk;
 mod underlay;
 
@@ -34,6 +35,7 @@ pub use check::check;
 pub use diff::{Action, Entry, actions, diff};
 pub use file::{FileProblem, ReadError, load, read, to_toml};
 pub use own::{OWN_PORT, own_mac};
+pub use security::{SECURITY_MAX, Security};
 pub use trunk::TrunkEntry;
 pub use underlay::{PEER_ENTRIES_MAX, PEERS_MAX, Underlay};
 
@@ -262,6 +264,12 @@ pub struct Port {
     /// Limits of flooded traffic that comes in here.
     #[serde(default, skip_serializing_if = "Storm::is_unlimited")]
     pub storm: Storm,
+    /// What frames that come in here may claim to be.
+    #[serde(default, skip_serializing_if = "Security::is_none")]
+    pub security: Security,
+    /// DHCP servers and routers may be here: guarded ports learn their addresses from leases that come in here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trusted: bool,
     /// The largest packet in bytes, 68 to 65535 (without the Ethernet header, as in `ip link`). Absent: the
     /// netdev's. A tap that the switch creates is given it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

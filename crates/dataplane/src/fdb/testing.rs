@@ -62,6 +62,8 @@ pub(super) fn port(networks: &[NetId], max_macs: u32) -> Port {
         max_frame: 1514,
         caps: Caps::default(),
         shortcut_ifindex: None,
+        security: None,
+        trusted: false,
         max_macs,
         acl: Default::default(),
         storm: Storm::default(),

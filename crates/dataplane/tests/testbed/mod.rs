@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub)] // part of each test, and each uses some of it
 #![allow(clippy::unwrap_used, clippy::panic)] // these are tests, although not functions marked so
 
+pub mod claim;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +76,8 @@ pub fn port(attachment: Attachment) -> Port {
         max_frame: 1514,
         caps: Caps::NONE,
         shortcut_ifindex: None,
+        security: None,
+        trusted: false,
         max_macs: 1000,
         acl: Default::default(),
         storm: Storm::default(),

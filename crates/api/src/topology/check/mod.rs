@@ -6,6 +6,7 @@
 mod acl;
 mod address;
 mod port;
+mod security;
 mod underlay;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -32,6 +32,7 @@ impl Checker<'_> {
             self.check_attachment(&path, port);
             self.check_limits(&path, port);
             self.check_acl_use(&path, &port.acl);
+            self.check_security(&format!("{path}.security"), &port.security);
         }
     }
 
