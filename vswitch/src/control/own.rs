@@ -62,8 +62,11 @@ impl Station {
     }
 }
 
-fn with_address(topology: &Topology) -> impl Iterator<Item = &Network> {
-    topology.network.iter().filter(|network| !network.address.is_empty())
+/// Where the switch is a station: the one list of those networks. A network that no user has named would be one more here,
+/// with a number under a name that no user can give, and with whatever [`Member`] it has.
+fn stations(topology: &Topology) -> impl Iterator<Item = (&str, Station)> {
+    let with_address = topology.network.iter().filter(|network| !network.address.is_empty());
+    with_address.map(|network| (network.name.as_str(), Station::of(&topology.switch.name, network)))
 }
 
 impl Own {
@@ -86,7 +89,7 @@ impl Own {
         pool: &'static Pool,
         workers: usize,
     ) -> Result<(), ErrorBody> {
-        if self.hosts.is_open() || with_address(next).next().is_none() {
+        if self.hosts.is_open() || stations(next).next().is_none() {
             return Ok(());
         }
         let opened = internal::open(pool, workers).and_then(|(opened, handle)| {
@@ -106,9 +109,9 @@ impl Own {
     /// give up.
     pub(super) fn take_vids(&mut self, next: &Topology) -> bool {
         let mut has_all = true;
-        for network in with_address(next) {
-            if vid(self.vids.acquire(&network.name)).is_none() {
-                self.vids.release(&network.name);
+        for (network, _) in stations(next) {
+            if vid(self.vids.acquire(network)).is_none() {
+                self.vids.release(network);
                 has_all = false;
             }
         }
@@ -117,7 +120,7 @@ impl Own {
 
     /// Ends what `now` has no address for any more. No worker knows it by now.
     pub(super) fn release(&mut self, now: &Topology) {
-        let kept: BTreeSet<&str> = with_address(now).map(|network| network.name.as_str()).collect();
+        let kept: BTreeSet<&str> = stations(now).map(|(network, _)| network).collect();
         let gone: Vec<String> =
             self.stations.keys().filter(|name| !kept.contains(name.as_str())).cloned().collect();
         for name in gone {
@@ -131,12 +134,11 @@ impl Own {
 
     /// Has the stack of each network be as `now` says; one that is as before keeps what it knows.
     pub(super) fn update(&mut self, now: &Topology) {
-        for network in with_address(now) {
-            let station = Station::of(&now.switch.name, network);
-            if let Some(vid) = self.vid(&network.name)
-                && self.stations.get(&network.name) != Some(&station)
+        for (network, station) in stations(now) {
+            if let Some(vid) = self.vid(network)
+                && self.stations.get(network) != Some(&station)
             {
-                self.stations.insert(network.name.clone(), station.clone());
+                self.stations.insert(network.to_owned(), station.clone());
                 self.hosts.set(vid, move || station.start());
             }
         }
@@ -149,10 +151,10 @@ impl Own {
 
     /// The port as the workers see it, once it is open.
     pub(super) fn compiled(&self, now: &Topology, networks: &Ids) -> Option<(PortId, Port)> {
-        let entry = |network: &Network| {
-            Some(TrunkEntry { vid: self.vid(&network.name)?, network: NetId(networks.get(&network.name)?) })
+        let entry = |(network, _): (&str, Station)| {
+            Some(TrunkEntry { vid: self.vid(network)?, network: NetId(networks.get(network)?) })
         };
-        let entries: Vec<TrunkEntry> = with_address(now).filter_map(entry).collect();
+        let entries: Vec<TrunkEntry> = stations(now).filter_map(entry).collect();
         let port = Port {
             attachment: Attachment::Trunk(Arc::new(Trunk::new(&entries, None))),
             isolated: false,
