@@ -99,6 +99,11 @@ fn port_security() {
     scenario(&topology_file("port-security.toml"), |lab| {
         let gate: &[&str] = &["10.0.0.254", "fd00::254"];
         all_reach_each_other(lab, &[("gate", gate), ("fixed", &["10.0.0.11", "fd00::11"])]);
+        let drops = lab.switch.port("fixed").counters.drops;
+        assert!(
+            drops.is_empty(),
+            "a host that takes its addresses and listens to groups is honest: {drops:?}"
+        );
         let dynamic = lab.switch.port("dynamic");
         assert!(dynamic.security.guard && dynamic.leases.is_empty());
     });

@@ -98,6 +98,12 @@ fn hosts_come_go_and_are_as_the_file_says() {
     let near = scene.namespace.link("near-a").unwrap().unwrap();
     assert_eq!((near.mtu, near.is_running), (9000, true));
     scene.expect(&["lab", "exec", "a", "--", "cat", "/sys/class/net/eth0/mtu"], 0, "9000", "");
+    scene.expect(
+        &["lab", "exec", "b", "--", "cat", "/sys/class/net/eth0/address"],
+        0,
+        "02:00:00:00:00:0b",
+        "",
+    );
     scene.expect(&["lab", "exec", "a", "ip", "-br", "address"], 0, "10.0.0.1/24 fd00::1/64", "");
     scene.expect(&["lab", "exec", "a", "--", "sh", "-c", "exit 9"], 9, "", "");
     scene.expect(&["lab", "list"], 0, "near-b", "");
