@@ -1,5 +1,7 @@
 //! Filters in the pipeline: who is asked, in which order, what is counted, and what is told.
 
+#![allow(clippy::unwrap_used)] // set-up of tests
+
 mod testbed;
 
 use std::sync::Arc;

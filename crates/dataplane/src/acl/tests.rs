@@ -3,13 +3,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::slice::from_ref;
 use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
 use proptest::sample::select;
 use vswitch_wire::testing::{FrameBuilder, VecFrame, frame};
-use vswitch_wire::{Mac, Tag, Vid};
+use vswitch_wire::{FrameBuf, Mac, Tag, Vid};
 
 use super::{Acl, Action, Headers, MacMatch, Masked, Prefix, RULES_MAX, Rule, Ruling};
 
@@ -328,10 +329,10 @@ proptest! {
         let acl = acl(&rules);
         ruling(&acl, &VecFrame::new(&bytes));
         let whole = sample.build();
-        let cut = &vswitch_wire::FrameBuf::bytes(&whole)[..];
+        let cut = whole.bytes();
         let cut = VecFrame::new(&cut[..len.min(cut.len())]);
         if let (Ruling::Rule(rule, _), Ok(_)) = (ruling(&acl, &cut), &sample.packet) {
-            let is_whole = vswitch_wire::FrameBuf::bytes(&cut).len() == vswitch_wire::FrameBuf::bytes(&whole).len();
+            let is_whole = cut.bytes().len() == whole.bytes().len();
             let rule = &rules[usize::from(rule)];
             let has_prefix = |p: Option<Prefix>| p.is_some_and(|p| p.len > 0);
             let asks = rule.is_of_transport() || rule.protocol.is_some() || has_prefix(rule.source) || has_prefix(rule.destination);
@@ -360,9 +361,9 @@ fn deceitful_fragments() {
     let default = Ruling::Default(Action::Deny);
     let judged = |frame: &[u8]| {
         let frame = VecFrame::new(frame);
-        [&[ports.clone()][..], &[hosts.clone()], &nothing].map(|rules| ruling(&acl(rules), &frame))
+        [from_ref(&ports), from_ref(&hosts), &nothing].map(|rules| ruling(&acl(rules), &frame))
     };
-    let bytes = |packet| vswitch_wire::FrameBuf::bytes(&sample(packet).build()).to_vec();
+    let bytes = |packet| sample(packet).build().bytes().to_vec();
     // An honest first fragment, and a later one.
     assert_eq!(judged(&bytes(v4_packet(TCP, Part::First))), [rule, rule, default]);
     assert_eq!(judged(&bytes(v4_packet(TCP, Part::Later(2)))), [default, rule, default]);
