@@ -245,6 +245,10 @@ pub fn to_toml(topology: &Topology) -> String {
     write_fields(&mut out, &topology.switch);
     write_list(&mut out, "network", &topology.network);
     write_list(&mut out, "port", &topology.port);
+    if let Some(underlay) = &topology.underlay {
+        out.push_str("\n[underlay]\n");
+        write_fields(&mut out, underlay);
+    }
     for acl in &topology.acl {
         // Its rules are tables of their own, each with keys in kebab-case.
         write_list(&mut out, "acl", &[Acl { rule: Vec::new(), ..acl.clone() }]);
