@@ -8,13 +8,14 @@ use core::time::Duration;
 use vswitch_wire::{Caps, Vid};
 
 use crate::counters::NetworkCounters;
-use crate::{Fdb, NetId, PortCounters, PortId};
+use crate::{Fdb, NetId, PortCounters, PortId, TenantId};
 
 /// One consistent state of the switch.
 #[derive(Debug)]
 pub struct Snapshot {
     ports: Vec<Option<Port>>,
     networks: Vec<Option<Network>>,
+    tenants: Tenants,
     fdb: Arc<Fdb>,
 }
 
@@ -101,10 +102,53 @@ pub struct Network {
     members: Box<[PortId]>,
     /// Most MACs learnt in this network.
     pub max_macs: u32,
+    /// Whose it is.
+    pub tenant: Tenant,
     /// How long an unused entry of the FDB lives.
     pub ageing: Duration,
     /// One for each worker, in their order.
     pub counters: Arc<[NetworkCounters]>,
+}
+
+/// Whose a network is, and what holds for all networks of that tenant: each of them says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its number.
+    pub id: TenantId,
+    /// Most MACs learnt in its networks.
+    pub max_macs: u32,
+}
+
+impl Default for Tenant {
+    /// Of a network without a tenant.
+    fn default() -> Self {
+        Self { id: TenantId::NOBODY, max_macs: u32::MAX }
+    }
+}
+
+/// The networks of each tenant.
+#[derive(Debug, Default)]
+struct Tenants {
+    /// By the tenants' numbers; ascending.
+    networks: Vec<Vec<NetId>>,
+    /// How many of them have a network.
+    count: usize,
+}
+
+impl Tenants {
+    fn of(networks: &[Option<Network>]) -> Self {
+        let mut tenants = Self::default();
+        for (n, network) in networks.iter().enumerate() {
+            let Some(network) = network else { continue };
+            let at = network.tenant.id.index();
+            if tenants.networks.len() <= at {
+                tenants.networks.resize_with(at + 1, Vec::new);
+            }
+            tenants.count += usize::from(tenants.networks[at].is_empty());
+            tenants.networks[at].push(NetId(n as u16));
+        }
+        tenants
+    }
 }
 
 impl Trunk {
@@ -154,10 +198,16 @@ impl Port {
 }
 
 impl Network {
-    /// A network with no member yet; [`Snapshot::new`] fills them in.
+    /// A network without a tenant, and with no member yet; [`Snapshot::new`] fills them in.
     #[must_use]
     pub fn new(max_macs: u32, ageing: Duration, counters: Arc<[NetworkCounters]>) -> Self {
-        Self { members: Box::default(), max_macs, ageing, counters }
+        Self { members: Box::default(), max_macs, tenant: Tenant::default(), ageing, counters }
+    }
+
+    /// The network as one of `tenant`.
+    #[must_use]
+    pub fn owned_by(self, tenant: Tenant) -> Self {
+        Self { tenant, ..self }
     }
 
     /// Ports that belong to the network, ascending.
@@ -181,7 +231,8 @@ impl Snapshot {
                 .map(|(p, _)| PortId(p as u16))
                 .collect();
         }
-        Self { ports, networks, fdb }
+        let tenants = Tenants::of(&networks);
+        Self { ports, networks, tenants, fdb }
     }
 
     /// The port, if there is one of that number.
@@ -206,6 +257,24 @@ impl Snapshot {
     /// Every network with its number.
     pub fn networks(&self) -> impl Iterator<Item = (NetId, &Network)> {
         self.networks.iter().enumerate().filter_map(|(i, n)| Some((NetId(i as u16), n.as_ref()?)))
+    }
+
+    /// The networks of a tenant, ascending.
+    #[must_use]
+    pub fn networks_of(&self, tenant: TenantId) -> &[NetId] {
+        self.tenants.networks.get(tenant.index()).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every tenant that has a network, with what its networks say of it.
+    pub fn tenants(&self) -> impl Iterator<Item = Tenant> {
+        let first = self.tenants.networks.iter().filter_map(|networks| networks.first());
+        first.filter_map(|&id| Some(self.network(id)?.tenant))
+    }
+
+    /// How many tenants have a network.
+    #[must_use]
+    pub fn tenant_count(&self) -> usize {
+        self.tenants.count
     }
 
     /// The forwarding database, shared by all snapshots.
