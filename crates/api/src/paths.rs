@@ -23,6 +23,10 @@ pub const CONFIG_DIFF: &str = "/v1/config/diff";
 pub const NETWORKS: &str = "/v1/networks";
 /// DELETE.
 pub const NETWORK: &str = "/v1/networks/{name}";
+/// GET: a list of [`crate::response::TenantState`].
+pub const TENANTS: &str = "/v1/tenants";
+/// GET: [`crate::response::TenantState`]. PATCH [`crate::request::TenantPatch`]. DELETE.
+pub const TENANT: &str = "/v1/tenants/{name}";
 /// GET: a list of [`crate::response::PortState`]. POST [`crate::request::NewPort`] with [`crate::request::ForceQuery`].
 pub const PORTS: &str = "/v1/ports";
 /// GET: [`crate::response::PortState`]. PATCH [`crate::request::PortPatch`] with [`crate::request::ForceQuery`]. DELETE.
@@ -41,6 +45,12 @@ pub const TRACE: &str = "/v1/trace";
 #[must_use]
 pub fn network(name: &str) -> String {
     format!("{NETWORKS}/{}", segment(name))
+}
+
+/// [`TENANT`] for this name.
+#[must_use]
+pub fn tenant(name: &str) -> String {
+    format!("{TENANTS}/{}", segment(name))
 }
 
 /// [`PORT`] for this name.

@@ -9,7 +9,7 @@ use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use vswitch_api::request::NewPort;
 use vswitch_api::topology::{
-    Action, Entry, Host, Kind, Network, Polling, Port, Role, StaticEntry, Storm, Switch, Topology,
+    Action, Entry, Host, Kind, Network, Polling, Port, Role, StaticEntry, Storm, Switch, Tenant, Topology,
     TrunkEntry, actions, check, diff, load, to_toml,
 };
 use vswitch_api::value::{Cidr, Pps};
@@ -34,6 +34,14 @@ fn network() -> impl Strategy<Value = Network> {
             ageing: Duration::from_millis(ageing_ms),
         },
     )
+}
+
+fn tenant() -> impl Strategy<Value = Tenant> {
+    (name("tenant"), of(1..9_999u32), of(1..9u32)).prop_map(|(name, max_macs, max_ports)| Tenant {
+        name,
+        max_macs,
+        max_ports,
+    })
 }
 
 fn trunk_entry() -> impl Strategy<Value = TrunkEntry> {
@@ -107,12 +115,18 @@ fn topology() -> impl Strategy<Value = Topology> {
         any::<bool>(),
     )
         .prop_map(|(name, cpus, polling, shortcut)| Switch { name, cpus, polling, shortcut });
-    (switch, vec(network(), 0..5), vec(port(), 0..5), vec(static_entry(), 0..4), vec(host(), 0..4))
-        .prop_map(|(switch, network, port, fdb, host)| unique(Topology { switch, network, port, fdb, host }))
+    let owners = (vec(tenant(), 0..3), vec(network(), 0..5));
+    (switch, owners, vec(port(), 0..5), vec(static_entry(), 0..4), vec(host(), 0..4)).prop_map(
+        |(switch, (tenant, network), port, fdb, host)| {
+            unique(Topology { switch, tenant, network, port, fdb, host })
+        },
+    )
 }
 
 /// In the order of [`diff`], without a second entry of one name.
 fn unique(mut topology: Topology) -> Topology {
+    topology.tenant.sort_by(|a, b| a.name.cmp(&b.name));
+    topology.tenant.dedup_by(|a, b| a.name == b.name);
     topology.network.sort_by(|a, b| a.name.cmp(&b.name));
     topology.network.dedup_by(|a, b| a.name == b.name);
     topology.port.sort_by(|a, b| a.name.cmp(&b.name));
@@ -130,6 +144,7 @@ fn unique(mut topology: Topology) -> Topology {
 fn add(topology: &mut Topology, entry: &Entry) {
     match entry.clone() {
         Entry::Switch(switch) => topology.switch = switch,
+        Entry::Tenant(tenant) => topology.tenant.push(tenant),
         Entry::Network(network) => topology.network.push(network),
         Entry::Port(port) => topology.port.push(port),
         Entry::Fdb(entry) => topology.fdb.push(entry),
@@ -140,6 +155,7 @@ fn add(topology: &mut Topology, entry: &Entry) {
 fn remove(topology: &mut Topology, entry: &Entry) {
     match entry {
         Entry::Switch(_) => {}
+        Entry::Tenant(gone) => topology.tenant.retain(|t| t.name != gone.name),
         Entry::Network(gone) => topology.network.retain(|n| n.name != gone.name),
         Entry::Port(gone) => topology.port.retain(|p| p.name != gone.name),
         Entry::Fdb(gone) => topology.fdb.retain(|e| (&e.network, e.mac) != (&gone.network, gone.mac)),
@@ -167,6 +183,7 @@ fn pruned(mut topology: Topology) -> Topology {
         let (list, rest) = problem.path.split_once('[').expect("an entry of a list");
         let index = rest.split_once(']').unwrap().0.parse().unwrap();
         match list {
+            "tenant" => drop(topology.tenant.remove(index)),
             "network" => drop(topology.network.remove(index)),
             "port" => drop(topology.port.remove(index)),
             "fdb" => drop(topology.fdb.remove(index)),
@@ -193,6 +210,7 @@ proptest! {
         let mut b = a.clone();
         b.port.reverse();
         b.network.reverse();
+        b.tenant.reverse();
         b.port.iter_mut().for_each(|p| p.trunk.reverse());
         prop_assert_eq!(actions(&a, &b), vec![]);
     }
@@ -211,7 +229,7 @@ proptest! {
 
     #[test]
     fn no_file_of_keys_and_brackets_makes_it_panic(
-        text in "(\\[\\[(port|network|host|fdb)\\]\\]\n|\\[(switch|port)\\]\n|(name|access|trunk|storm|é) = (\"a\"|1|\\[\"a\", \\{network=1\\}\\]|\\{ unknown = \"é\" \\})\n){0,12}"
+        text in "(\\[\\[(port|network|tenant|host|fdb)\\]\\]\n|\\[(switch|port)\\]\n|(name|access|trunk|storm|é) = (\"a\"|1|\\[\"a\", \\{network=1\\}\\]|\\{ unknown = \"é\" \\})\n){0,12}"
     ) {
         let _ = load(&text, "x.toml");
     }
@@ -247,7 +265,8 @@ fn changes_in_words() {
     let a = base();
     let mut b = a.clone();
     b.switch.polling = Polling::Busy;
-    b.network.push(Network::new("green"));
+    b.tenant.push(Tenant { max_macs: Some(500), ..Tenant::new("acme") });
+    b.network.push(Network { tenant: Some("acme".to_owned()), ..Network::new("green") });
     b.port[0].access = Some("blue".to_owned());
     b.port[0].storm.broadcast = None;
     b.port[1].mtu = None;
@@ -260,7 +279,8 @@ fn changes_in_words() {
     });
     let there = [
         "~ switch vswitch: polling adaptive -> busy",
-        "+ network green",
+        "+ tenant acme: max-macs 500",
+        "+ network green: tenant acme",
         r#"~ port web1: access red -> blue, storm { broadcast = "1000pps", unknown = "5pps" } -> { unknown = "5pps" }"#,
         "+ port web2: access green",
         "~ port up: force true -> default, mtu 9000 -> default",
@@ -273,8 +293,9 @@ fn changes_in_words() {
     assert_eq!(sorted, expected);
     let back = words(&b, &a);
     assert_eq!(
-        back[..3],
-        ["- fdb blue 02:00:00:00:00:01", "- port web2", "- network green"].map(str::to_owned),
+        back[..4],
+        ["- fdb blue 02:00:00:00:00:01", "- port web2", "- network green", "- tenant acme"]
+            .map(str::to_owned),
         "what uses something goes before it"
     );
 }

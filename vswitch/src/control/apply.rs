@@ -329,6 +329,7 @@ impl Control {
 
     fn add_records(&mut self, next: &Topology, guarded: &Guarded) {
         let workers = self.workers.count();
+        self.tenants.acquire(next);
         for network in &next.network {
             let id = self.net_ids.acquire(&network.name);
             if !self.networks.contains_key(&network.name) {
@@ -363,5 +364,6 @@ impl Control {
             self.net_ids.release(&network.name);
             self.networks.remove(&network.name);
         }
+        self.tenants.release(old, &self.desired);
     }
 }

@@ -13,6 +13,7 @@ use vswitch_io::Facts;
 use vswitch_wire::{Caps, Vid};
 
 use super::ids::Ids;
+use super::tenant::Tenants;
 
 /// Bytes of an Ethernet header, which an MTU does not count.
 const ETHERNET_HEADER: u32 = 14;
@@ -59,16 +60,19 @@ pub(super) fn snapshot<'a>(
     ports: impl Iterator<Item = (u16, PortInput<'a>)>,
     port_ids: &Ids,
     net_ids: &Ids,
+    tenants: &Tenants,
     net_counters: impl Fn(&str) -> Arc<[NetworkCounters]>,
     fdb: &Arc<Fdb>,
 ) -> Snapshot {
     let mut networks = vec![None; net_ids.span()];
     let mut known = HashMap::with_capacity(desired.network.len());
+    let tenants = tenants.compile(desired);
     for network in &desired.network {
         let Some(id) = net_ids.get(&network.name) else { continue };
         known.insert(network.name.as_str(), (NetId(id), network.vlan));
-        networks[usize::from(id)] =
-            Some(Network::new(network.max_macs, network.ageing, net_counters(&network.name)));
+        let owner = network.tenant.as_deref().and_then(|name| tenants.get(name).copied());
+        let compiled = Network::new(network.max_macs, network.ageing, net_counters(&network.name));
+        networks[usize::from(id)] = Some(compiled.owned_by(owner.unwrap_or_default()));
     }
     let mut compiled = vec![None; port_ids.span()];
     for (id, input) in ports {

@@ -22,6 +22,7 @@ mod safety;
 mod shortcut;
 mod stale;
 mod statics;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -55,6 +56,7 @@ use ids::Ids;
 use record::PortRecord;
 use stale::Stale;
 use statics::{Place, StaticEntries};
+use tenant::Tenants;
 
 pub use apply::{OnRefusal, Options};
 pub use ring_records::RingRecords;
@@ -121,6 +123,7 @@ pub struct Control {
     desired: Topology,
     port_ids: Ids,
     net_ids: Ids,
+    tenants: Tenants,
     ports: BTreeMap<String, PortRecord>,
     /// Devices that were attached since the start.
     attachments: u64,
@@ -181,6 +184,7 @@ impl Control {
             desired: Topology { switch: switch.clone(), ..Topology::default() },
             port_ids: Ids::default(),
             net_ids: Ids::default(),
+            tenants: Tenants::default(),
             ports: BTreeMap::new(),
             attachments: 0,
             networks: BTreeMap::new(),
@@ -293,8 +297,10 @@ impl Control {
         let count = self.workers.count();
         let counters =
             |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
+        let (port_ids, net_ids) = (&self.port_ids, &self.net_ids);
         let snapshot =
-            compile::snapshot(&self.desired, ports, &self.port_ids, &self.net_ids, counters, &self.fdb);
+            compile::snapshot(&self.desired, ports, port_ids, net_ids, &self.tenants, counters, &self.fdb);
+        self.fdb.assign(&snapshot);
         self.snapshot = Arc::new(snapshot);
         let old = self.workers.publish(Arc::clone(&self.snapshot));
         self.workers.settle().await;

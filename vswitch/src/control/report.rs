@@ -1,13 +1,13 @@
 //! What the switch tells of itself: status, ports, networks, FDB and counters.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
 use vswitch_api::request::FdbQuery;
 use vswitch_api::response::{
     Conservation, Drops, ErrorBody, FdbEntry, FdbTotals, Flushed, Health, LinkState, NetworkState,
     NetworkStats, Offloads, PortCounters as CountersView, PortState, PortStats, PortTotals, Stats, Status,
-    TenantStats, Traffic as NetworkTraffic, Worker,
+    Traffic as NetworkTraffic, Worker,
 };
 use vswitch_api::topology::{Kind, Network, Port, StaticEntry};
 use vswitch_dataplane::counters::NetworkCounters;
@@ -99,12 +99,17 @@ impl Totals {
         }
     }
 
-    fn drops(&self) -> Drops {
+    /// What was not learnt at a port, or at several.
+    pub(super) fn learn_refused(&self) -> u64 {
+        self.learn_refused
+    }
+
+    pub(super) fn drops(&self) -> Drops {
         let named = Reason::ALL.iter().map(|r| (r.name().to_owned(), self.drops[r.index()]));
         named.filter(|(_, n)| *n > 0).collect()
     }
 
-    fn dropped(&self) -> u64 {
+    pub(super) fn dropped(&self) -> u64 {
         self.drops.iter().sum()
     }
 
@@ -200,7 +205,7 @@ impl Control {
             .collect()
     }
 
-    fn link_state(&self, port: &str) -> (LinkState, Option<String>) {
+    pub(super) fn link_state(&self, port: &str) -> (LinkState, Option<String>) {
         match self.ports.get(port).map(|r| &r.device) {
             Some(DeviceState::Attached(d)) if d.up => (LinkState::Up, None),
             Some(DeviceState::Attached(d)) => {
@@ -222,7 +227,7 @@ impl Control {
     }
 
     /// Static entries that are in the FDB, by what `key` says.
-    fn statics_by(&self, key: impl Fn(&StaticEntry) -> &String) -> HashMap<&str, u64> {
+    pub(super) fn statics_by(&self, key: impl Fn(&StaticEntry) -> &String) -> HashMap<&str, u64> {
         let mut counts = HashMap::new();
         for entry in self.desired.fdb.iter().filter(|e| self.statics.has(e)) {
             *counts.entry(key(entry).as_str()).or_default() += 1;
@@ -338,31 +343,14 @@ impl Control {
                 counters: Totals::of(&record.counters, passed).view(),
             });
         }
-        let mut tenants: BTreeMap<String, NetworkTraffic> = BTreeMap::new();
-        let mut networks = Vec::new();
-        for network in &self.desired.network {
-            let passed = self.passed_in_network(&network.name);
-            let counters = self.networks.get(&network.name).map_or(&[][..], |c| c);
-            let traffic = network_traffic(counters, passed);
-            if let Some(tenant) = &network.tenant {
-                let sum = tenants.entry(tenant.clone()).or_default();
-                sum.packets += traffic.packets;
-                sum.bytes += traffic.bytes;
-                sum.flooded += traffic.flooded;
-            }
-            networks.push(NetworkStats {
-                name: network.name.clone(),
-                tenant: network.tenant.clone(),
-                traffic,
-            });
-        }
+        let networks = self.network_stats();
         let drops = whole.drops();
         let known: BTreeSet<&str> = drops.keys().map(String::as_str).collect();
         let meaning = |r: &&Reason| known.contains(r.name());
         Stats {
             ports,
+            tenants: self.tenant_stats(&networks),
             networks,
-            tenants: tenants.into_iter().map(|(name, traffic)| TenantStats { name, traffic }).collect(),
             reasons: Reason::ALL
                 .iter()
                 .filter(meaning)
@@ -371,6 +359,19 @@ impl Control {
             conservation: whole.conservation(),
             drops,
         }
+    }
+
+    /// What every network counted.
+    pub(super) fn network_stats(&self) -> Vec<NetworkStats> {
+        let of = |network: &Network| {
+            let counters = self.networks.get(&network.name).map_or(&[][..], |c| c);
+            NetworkStats {
+                name: network.name.clone(),
+                tenant: network.tenant.clone(),
+                traffic: network_traffic(counters, self.passed_in_network(&network.name)),
+            }
+        };
+        self.desired.network.iter().map(of).collect()
     }
 
     /// `fdb flush`: learnt entries only.

@@ -11,10 +11,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use utoipa::OpenApi;
-use vswitch_api::request::{ApplyQuery, FdbKey, FdbQuery, ForceQuery, NewPort, PortPatch, Trace};
+use vswitch_api::request::{
+    ApplyQuery, FdbKey, FdbQuery, ForceQuery, NewPort, PortPatch, TenantPatch, Trace,
+};
 use vswitch_api::response::{
     Changes, ErrorBody, ErrorCode, FdbEntry, Flushed, NetworkState, PortState, Problem, Stats, Status,
-    TraceResult,
+    TenantState, TraceResult,
 };
 use vswitch_api::topology::{FileProblem, Network, StaticEntry};
 use vswitch_api::{Topology, paths, topology};
@@ -32,6 +34,8 @@ pub fn router(control: Remote) -> Router {
         .route(paths::CONFIG_DIFF, post(diff))
         .route(paths::NETWORKS, get(networks).post(add_network))
         .route(paths::NETWORK, axum::routing::delete(del_network))
+        .route(paths::TENANTS, get(tenants))
+        .route(paths::TENANT, get(tenant).patch(set_tenant).delete(del_tenant))
         .route(paths::PORTS, get(ports).post(add_port))
         .route(paths::PORT, get(port).patch(set_port).delete(del_port))
         .route(paths::FDB, get(fdb).post(add_fdb).delete(del_fdb))
@@ -57,6 +61,10 @@ pub fn router(control: Remote) -> Router {
         networks,
         add_network,
         del_network,
+        tenants,
+        tenant,
+        set_tenant,
+        del_tenant,
         ports,
         add_port,
         port,
@@ -147,6 +155,36 @@ async fn add_network(State(control): State<Remote>, Body(network): Body<Network>
     responses((status = 200, body = Changes), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn del_network(State(control): State<Remote>, Path(name): Path<String>) -> Answer<Changes> {
     change(&control, Options::default(), move |t| edit::del_network(t, &name)).await
+}
+
+#[utoipa::path(get, path = paths::TENANTS, responses((status = 200, body = Vec<TenantState>)))]
+async fn tenants(State(control): State<Remote>) -> Answer<Vec<TenantState>> {
+    Ok(Json(control.ask(|c| Box::pin(async { c.tenant_views() })).await?))
+}
+
+#[utoipa::path(get, path = paths::TENANT, params(("name" = String, Path)),
+    responses((status = 200, body = TenantState), (status = 404, body = ErrorBody)))]
+async fn tenant(State(control): State<Remote>, Path(name): Path<String>) -> Answer<TenantState> {
+    let wanted = name.clone();
+    let all = control.ask(|c| Box::pin(async { c.tenant_views() })).await?;
+    let found = all.into_iter().find(|t| t.name == wanted);
+    Ok(Json(found.ok_or_else(|| ErrorBody::no_tenant(&name))?))
+}
+
+#[utoipa::path(patch, path = paths::TENANT, params(("name" = String, Path)), request_body = TenantPatch,
+    responses((status = 200, body = Changes), (status = 400, body = ErrorBody)))]
+async fn set_tenant(
+    State(control): State<Remote>,
+    Path(name): Path<String>,
+    Body(patch): Body<TenantPatch>,
+) -> Answer<Changes> {
+    change(&control, Options::default(), move |t| edit::set_tenant(t, &name, patch)).await
+}
+
+#[utoipa::path(delete, path = paths::TENANT, params(("name" = String, Path)),
+    responses((status = 200, body = Changes), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn del_tenant(State(control): State<Remote>, Path(name): Path<String>) -> Answer<Changes> {
+    change(&control, Options::default(), move |t| edit::del_tenant(t, &name)).await
 }
 
 #[utoipa::path(get, path = paths::PORTS, responses((status = 200, body = Vec<PortState>)))]

@@ -6,6 +6,7 @@ mod network;
 mod port;
 mod stats;
 mod status;
+mod tenant;
 mod trace;
 
 pub use changes::{Change, Changes, FieldChange, Item, Op};
@@ -14,4 +15,5 @@ pub use network::{FdbEntry, Flushed, NetworkState};
 pub use port::{Drops, FrontEnd, LinkState, Offloads, PortCounters, PortState};
 pub use stats::{Conservation, NetworkStats, PortStats, Stats, TenantStats, Traffic};
 pub use status::{FdbTotals, Health, PortTotals, Status, Worker};
+pub use tenant::{TenantCounters, TenantPort, TenantState};
 pub use trace::{Outcome, TraceResult, TraceStep};

@@ -9,13 +9,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::trunk::Translated;
-use super::{Host, Network, Port, StaticEntry, Storm, Switch, Topology};
+use super::{Host, Network, Port, StaticEntry, Storm, Switch, Tenant, Topology};
 
 /// The tables of a topology file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     Top,
     Switch,
+    Tenant,
     Network,
     Port,
     Storm,
@@ -48,6 +49,7 @@ impl Table {
         match self {
             Self::Top => keys_of::<Topology>(),
             Self::Switch => keys_of::<Switch>(),
+            Self::Tenant => keys_of::<Tenant>(),
             Self::Network => keys_of::<Network>(),
             Self::Port => keys_of::<Port>(),
             Self::Storm => keys_of::<Storm>(),
@@ -64,13 +66,14 @@ impl Table {
             Self::Switch => &["metrics"],
             Self::Network => &["vni", "peers", "address"],
             Self::Port => &["security", "rate"],
-            Self::Storm | Self::TrunkEntry | Self::Fdb | Self::Host => &[],
+            Self::Tenant | Self::Storm | Self::TrunkEntry | Self::Fdb | Self::Host => &[],
         }
     }
 
     fn below(self, key: &str) -> Option<Below> {
         Some(match (self, key) {
             (Self::Top, "switch") => Below::One(Self::Switch),
+            (Self::Top, "tenant") => Below::List(Self::Tenant),
             (Self::Top, "network") => Below::List(Self::Network),
             (Self::Top, "port") => Below::List(Self::Port),
             (Self::Top, "fdb") => Below::List(Self::Fdb),
@@ -192,7 +195,8 @@ mod tests {
     fn keys_come_from_the_types() {
         assert_eq!(Table::Storm.keys(), ["broadcast", "multicast", "unknown"]);
         assert!(Table::Port.keys().contains(&"max_macs"));
-        for table in [Table::Top, Table::Switch, Table::Network, Table::TrunkEntry, Table::Fdb, Table::Host] {
+        let all = [Table::Top, Table::Switch, Table::Tenant, Table::Network, Table::TrunkEntry, Table::Fdb];
+        for table in all.into_iter().chain([Table::Host]) {
             assert!(!table.keys().is_empty(), "{table:?}");
             assert!(table.later().iter().all(|k| !table.keys().contains(k)), "{table:?}");
         }

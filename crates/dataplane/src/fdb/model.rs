@@ -44,8 +44,7 @@ impl Model {
         let (port, network) = (state.port(p).unwrap(), state.network(n).unwrap());
         let port_is_full = self.count(|_, at| at == p) >= port.max_macs;
         let share = (network.max_macs / network.members().len() as u32).max(1);
-        let (of_network, here) =
-            (self.count(|of, _| of == n), self.count(|of, at| (of, at) == (n, p)));
+        let (of_network, here) = (self.count(|of, _| of == n), self.count(|of, at| (of, at) == (n, p)));
         let network_is_full = of_network >= network.max_macs && here >= share;
         let networks = (0..3).filter(|n| OWNERS[*n] == network.tenant.id).count() as u32;
         let network_share = (network.tenant.max_macs / networks).max(1);

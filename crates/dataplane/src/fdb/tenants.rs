@@ -121,7 +121,9 @@ fn a_network_that_changes_hands_takes_its_addresses_along() {
     let ports = [port(&[NetId(0)], 100), port(&[NetId(1)], 100)];
     fdb.assign(&snapshot(ports, [network(100, 300), network(100, 300)], Arc::new(Fdb::new(1))));
     assert_eq!(learnt(), (0, 0, 100));
-    assert!(fdb.remove(NetId(0), fdb.entries(super::testing::T0).iter().find(|e| e.network.0 == 0).unwrap().mac));
+    assert!(
+        fdb.remove(NetId(0), fdb.entries(super::testing::T0).iter().find(|e| e.network.0 == 0).unwrap().mac)
+    );
     assert_eq!(learnt(), (0, 0, 99));
     assert_exact(fdb);
 }
