@@ -139,12 +139,14 @@ fn a_tenant_with_many_networks_leaves_the_others_their_share_of_a_full_table() {
     for n in 0..45 {
         flood(&state, n, false, 10_000);
     }
-    // Half of the reserve of 1000 is for tenants, a third of it each; the other half is for their networks.
-    assert_eq!(fdb.len(), 8_000 + 44 * (166 / 90));
-    assert_eq!(flood(&state, 90, true, 10_000), 166 - 40);
-    assert_eq!(flood(&state, 91, true, 10_000), 166 - 10);
+    // Half of the reserve of 1000 is for tenants, a third of it each; the other half is for their networks, a ninetieth of
+    // that for each of the first's.
+    let (of_tenant, of_network) = (500 / 3, 500 / 3 / 90);
+    assert_eq!(fdb.len(), 8_000 + 44 * of_network);
+    assert_eq!(flood(&state, 90, true, 10_000), of_tenant - 40);
+    assert_eq!(flood(&state, 91, true, 10_000), of_tenant - 10);
     for n in 45..90 {
-        assert_eq!(flood(&state, n, true, 10_000), 166 / 90);
+        assert_eq!(flood(&state, n, true, 10_000), of_network);
     }
     assert!(fdb.len() <= 9_000, "{}", fdb.len());
     let own = |n: u64| fdb.lookup(NetId(90), mac((90 << 32) + n));
