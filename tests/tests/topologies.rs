@@ -117,6 +117,16 @@ fn trunk() {
 }
 
 #[test]
+fn two_tenants() {
+    scenario(&topology_file("two-tenants.toml"), |lab| {
+        for tenant in ["acme", "beta"] {
+            let (one, two) = (format!("{tenant}1"), format!("{tenant}2"));
+            all_reach_each_other(lab, &[(&one, &["10.0.0.1"]), (&two, &["10.0.0.2"])]);
+        }
+    });
+}
+
+#[test]
 fn every_file_has_its_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../topologies");
     let tests =

@@ -94,6 +94,9 @@ pub(crate) enum DaemonCommand {
     /// Layer-2 broadcast domains
     #[command(subcommand)]
     Network(Network),
+    /// Owners of networks, and their limits
+    #[command(subcommand)]
+    Tenant(Tenant),
     /// Attachment points
     #[command(subcommand)]
     Port(Port),
@@ -177,6 +180,52 @@ pub(crate) enum Network {
     },
     /// List all networks
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenant {
+    /// Limit a tenant: what is not named stays
+    #[command(group(clap::ArgGroup::new("limit").required(true).multiple(true)))]
+    Set {
+        /// Its name, as networks have it; it need not have a network yet
+        name: String,
+        /// Most MACs learnt in its networks together
+        #[arg(long, value_name = "N|none", group = "limit")]
+        max_macs: Option<Limit>,
+        /// Most ports that carry any of its networks
+        #[arg(long, value_name = "N|none", group = "limit")]
+        max_ports: Option<Limit>,
+    },
+    /// Forget a tenant that has no network
+    Del {
+        /// Its name
+        name: String,
+    },
+    /// List all tenants
+    List,
+    /// Show one tenant: networks, ports, limits, counters
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+/// A number, or the word `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    To(u32),
+    None,
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            _ => text.parse().map(Self::To).map_err(|_| "use a whole number, or none".to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -49,6 +49,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 async fn ask(client: &Client, command: DaemonCommand, json: bool) -> Result<ExitCode, Failure> {
     let text = match command {
         DaemonCommand::Network(network) => command::network::run(client, network, json).await?,
+        DaemonCommand::Tenant(tenant) => command::tenant::run(client, tenant, json).await?,
         DaemonCommand::Port(port) => command::port::run(client, port, json).await?,
         DaemonCommand::Acl(acl) => command::acl::run(client, acl, json).await?,
         DaemonCommand::Fdb(fdb) => command::fdb::run(client, fdb, json).await?,

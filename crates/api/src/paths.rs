@@ -29,6 +29,10 @@ pub const PEERS: &str = "/v1/networks/{name}/peers";
 pub const PEER: &str = "/v1/networks/{name}/peers/{address}";
 /// GET: [`crate::response::VxlanState`].
 pub const VXLAN: &str = "/v1/vxlan";
+/// GET: a list of [`crate::response::TenantState`].
+pub const TENANTS: &str = "/v1/tenants";
+/// GET: [`crate::response::TenantState`]. PATCH [`crate::request::TenantPatch`]. DELETE.
+pub const TENANT: &str = "/v1/tenants/{name}";
 /// GET: a list of [`crate::response::PortState`]. POST [`crate::request::NewPort`] with [`crate::request::ForceQuery`].
 pub const PORTS: &str = "/v1/ports";
 /// GET: [`crate::response::PortState`]. PATCH [`crate::request::PortPatch`] with [`crate::request::ForceQuery`]. DELETE.
@@ -67,6 +71,12 @@ pub fn peers(network: &str) -> String {
 #[must_use]
 pub fn peer(network: &str, address: std::net::IpAddr) -> String {
     format!("{}/{}", peers(network), segment(&address.to_string()))
+}
+
+/// [`TENANT`] for this name.
+#[must_use]
+pub fn tenant(name: &str) -> String {
+    format!("{TENANTS}/{}", segment(name))
 }
 
 /// [`PORT`] for this name.

@@ -117,6 +117,13 @@ pub struct RuleQuery {
     pub at: Option<u32>,
 }
 
+/// What to change of a tenant's limits: a JSON merge patch (RFC 7396) over its `[[tenant]]`, which is made where there is
+/// none. An absent field stays, `null` lifts the limit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = Object)]
+pub struct TenantPatch(pub Map<String, Value>);
+
 /// Body of POST [`crate::paths::TRACE`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

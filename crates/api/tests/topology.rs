@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use vswitch_api::request::NewPort;
 use vswitch_api::topology::{
     Acl, AclAction, AclRule, AclUse, Action, Entry, Host, Kind, Network, Polling, Port, Role, Security,
-    StaticEntry, Storm, Switch, Topology, TrunkEntry, Underlay, actions, check, diff, load, to_toml,
+    StaticEntry, Storm, Switch, Tenant, Topology, TrunkEntry, Underlay, actions, check, diff, load, to_toml,
 };
 use vswitch_api::value::{Cidr, Pps, Prefix};
 use vswitch_wire::{Mac, Vid};
@@ -58,6 +58,14 @@ fn network() -> impl Strategy<Value = Network> {
             acl,
         },
     )
+}
+
+fn tenant() -> impl Strategy<Value = Tenant> {
+    (name("tenant"), of(1..9_999u32), of(1..9u32)).prop_map(|(name, max_macs, max_ports)| Tenant {
+        name,
+        max_macs,
+        max_ports,
+    })
 }
 
 fn trunk_entry() -> impl Strategy<Value = TrunkEntry> {
@@ -206,19 +214,22 @@ fn topology() -> impl Strategy<Value = Topology> {
     )
         .prop_map(|(name, cpus, polling, shortcut)| Switch { name, cpus, polling, shortcut });
     let lists = (
+        vec(tenant(), 0..3),
         vec(network(), 0..5),
         vec(port(), 0..5),
         vec(acl(), 0..4),
         vec(static_entry(), 0..4),
         vec(host(), 0..4),
     );
-    (switch, of(underlay()), lists).prop_map(|(switch, underlay, (network, port, acl, fdb, host))| {
-        unique(Topology { switch, network, port, underlay, acl, fdb, host })
+    (switch, of(underlay()), lists).prop_map(|(switch, underlay, (tenant, network, port, acl, fdb, host))| {
+        unique(Topology { switch, tenant, network, port, underlay, acl, fdb, host })
     })
 }
 
 /// In the order of [`diff`], without a second entry of one name.
 fn unique(mut topology: Topology) -> Topology {
+    topology.tenant.sort_by(|a, b| a.name.cmp(&b.name));
+    topology.tenant.dedup_by(|a, b| a.name == b.name);
     topology.network.sort_by(|a, b| a.name.cmp(&b.name));
     topology.network.dedup_by(|a, b| a.name == b.name);
     topology.port.sort_by(|a, b| a.name.cmp(&b.name));
@@ -238,6 +249,7 @@ fn unique(mut topology: Topology) -> Topology {
 fn add(topology: &mut Topology, entry: &Entry) {
     match entry.clone() {
         Entry::Switch(switch) => topology.switch = switch,
+        Entry::Tenant(tenant) => topology.tenant.push(tenant),
         Entry::Network(network) => topology.network.push(network),
         Entry::Port(port) => topology.port.push(port),
         Entry::Underlay(underlay) => topology.underlay = Some(underlay),
@@ -250,6 +262,7 @@ fn add(topology: &mut Topology, entry: &Entry) {
 fn remove(topology: &mut Topology, entry: &Entry) {
     match entry {
         Entry::Switch(_) => {}
+        Entry::Tenant(gone) => topology.tenant.retain(|t| t.name != gone.name),
         Entry::Network(gone) => topology.network.retain(|n| n.name != gone.name),
         Entry::Port(gone) => topology.port.retain(|p| p.name != gone.name),
         Entry::Underlay(_) => topology.underlay = None,
@@ -288,6 +301,7 @@ fn pruned(mut topology: Topology) -> Topology {
         }
         match list {
             "acl" => drop(topology.acl.remove(index)),
+            "tenant" => drop(topology.tenant.remove(index)),
             "network" => drop(topology.network.remove(index)),
             "port" => drop(topology.port.remove(index)),
             "fdb" => drop(topology.fdb.remove(index)),
@@ -314,6 +328,7 @@ proptest! {
         let mut b = a.clone();
         b.port.reverse();
         b.network.reverse();
+        b.tenant.reverse();
         b.port.iter_mut().for_each(|p| p.trunk.reverse());
         prop_assert_eq!(actions(&a, &b), vec![]);
     }
@@ -332,7 +347,7 @@ proptest! {
 
     #[test]
     fn no_file_of_keys_and_brackets_makes_it_panic(
-        text in "(\\[\\[(port|network|host|fdb|acl|acl.rule)\\]\\]\n|\\[(switch|port)\\]\n|(name|access|trunk|storm|é) = (\"a\"|1|\\[\"a\", \\{network=1\\}\\]|\\{ unknown = \"é\" \\})\n){0,12}"
+        text in "(\\[\\[(port|network|tenant|host|fdb|acl|acl.rule)\\]\\]\n|\\[(switch|port)\\]\n|(name|access|trunk|storm|é) = (\"a\"|1|\\[\"a\", \\{network=1\\}\\]|\\{ unknown = \"é\" \\})\n){0,12}"
     ) {
         let _ = load(&text, "x.toml");
     }
@@ -368,7 +383,8 @@ fn changes_in_words() {
     let a = base();
     let mut b = a.clone();
     b.switch.polling = Polling::Busy;
-    b.network.push(Network::new("green"));
+    b.tenant.push(Tenant { max_macs: Some(500), ..Tenant::new("acme") });
+    b.network.push(Network { tenant: Some("acme".to_owned()), ..Network::new("green") });
     b.port[0].access = Some("blue".to_owned());
     b.port[0].storm.broadcast = None;
     b.port[1].mtu = None;
@@ -382,7 +398,8 @@ fn changes_in_words() {
     });
     let there = [
         "~ switch vswitch: polling adaptive -> busy",
-        "+ network green",
+        "+ tenant acme: max-macs 500",
+        "+ network green: tenant acme",
         r#"~ port web1: access red -> blue, storm { broadcast = "1000pps", unknown = "5pps" } -> { unknown = "5pps" }"#,
         "+ port web2: access green",
         "~ port up: force true -> default, mtu 9000 -> default",
@@ -395,8 +412,9 @@ fn changes_in_words() {
     assert_eq!(sorted, expected);
     let back = words(&b, &a);
     assert_eq!(
-        back[..3],
-        ["- fdb blue 02:00:00:00:00:01", "- port web2", "- network green"].map(str::to_owned),
+        back[..4],
+        ["- fdb blue 02:00:00:00:00:01", "- port web2", "- network green", "- tenant acme"]
+            .map(str::to_owned),
         "what uses something goes before it"
     );
 }

@@ -8,18 +8,23 @@
 //! - A port learns at most `Port::max_macs`.
 //! - A network at its `Network::max_macs` refuses new addresses, except from ports below their equal share.
 //!   [`Fdb::age`] then evicts the oldest of the ports that have most, until the network is within its limit.
-//! - A full table refuses new addresses, except of networks below their equal share of a reserve, an eighth
-//!   on top of the capacity. Nothing is ever evicted for another network.
+//! - A tenant at its `Tenant::max_macs` refuses new addresses, except in networks below their equal share, and from
+//!   ports below their equal share of that. [`Fdb::age`] then evicts from the networks that have most, as above.
+//! - A full table refuses new addresses, except of tenants below their equal share of a reserve, an eighth on top of
+//!   the capacity, and of networks below their share of their tenant's. Nothing is ever evicted for another tenant.
 
 mod age;
 mod counts;
 mod generation;
+mod learn;
 mod record;
 
 #[cfg(test)]
 mod loom;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tenants;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -32,11 +37,10 @@ use core::time::Duration;
 use vswitch_wire::{Instant, Mac};
 
 use crate::sync::AtomicUsize;
-use crate::sync::Ordering::Relaxed;
 pub(crate) use crate::table::Probe;
 use crate::table::Table;
-use crate::{NetId, Port, PortId, Snapshot};
-use counts::{Counts, Limits, Place};
+use crate::{NetId, PortId, Snapshot, TenantId};
+use counts::{Counts, Place};
 use generation::Generations;
 pub use generation::{Mark, Words};
 use record::{Record, Seconds};
@@ -46,10 +50,8 @@ pub struct Fdb {
     table: Table,
     counts: Counts,
     capacity: usize,
-    /// Entries beyond the capacity, for networks below their share of them.
+    /// Entries beyond the capacity, for tenants and networks below their share of them.
     reserve: usize,
-    /// The share, as of the last call of [`Self::age`].
-    network_share: AtomicUsize,
     generations: Generations,
     /// The slice that [`Self::age`] looks at next, modulo [`age::STEPS`].
     next_step: AtomicUsize,
@@ -86,7 +88,7 @@ pub enum Learn {
     },
     /// Static at this or another port; nothing changed.
     Static,
-    /// A limit (port, network, table) is reached, the address is no unicast address, or the snapshot knows
+    /// A limit (port, network, tenant, table) is reached, the address is no unicast address, or the snapshot knows
     /// no such port or network; nothing changed.
     Refused,
     /// Moves too often: stays where it is for the hold time; the frame is to be dropped.
@@ -129,7 +131,6 @@ impl Fdb {
             counts: Counts::new(room, seed),
             capacity,
             reserve,
-            network_share: AtomicUsize::new(reserve),
             generations: Generations::new(words.unwrap_or_else(generation::own)),
             next_step: AtomicUsize::new(0),
         }
@@ -158,120 +159,6 @@ impl Fdb {
     #[must_use]
     pub fn mark(&self, network: NetId, mac: Mac) -> Mark {
         self.generations.mark(self.table.probe(key(network, mac)))
-    }
-
-    /// Learns that a frame of `network` with source `mac` came in by `port`. Limits come from the snapshot.
-    #[inline]
-    pub fn learn(&self, snapshot: &Snapshot, network: NetId, mac: Mac, port: PortId, now: Instant) -> Learn {
-        self.learn_probed(snapshot, self.probe(network, mac), (network, mac), port, now)
-    }
-
-    /// [`Self::learn`] of an address that was probed in this FDB.
-    #[inline]
-    pub(crate) fn learn_probed(
-        &self,
-        snapshot: &Snapshot,
-        probe: Probe,
-        (network, mac): (NetId, Mac),
-        port: PortId,
-        now: Instant,
-    ) -> Learn {
-        let now = Seconds::from(now);
-        if let Some(record) = self.table.get_probed(probe).map(Record::unpack) {
-            if record.is_static {
-                return Learn::Static;
-            }
-            if record.port == port && record.is_fresh(now) {
-                return Learn::Known;
-            }
-            if record.port != port && record.is_held(now) {
-                return Learn::Held;
-            }
-        }
-        self.write(snapshot, network, mac, port, now)
-    }
-
-    /// The part of [`Self::learn`] that writes: once a second for each address, and on news.
-    #[cold]
-    fn write(&self, snapshot: &Snapshot, network: NetId, mac: Mac, port: PortId, now: Seconds) -> Learn {
-        let Some(port_limits) = snapshot.port(port).filter(|_| mac.is_unicast()) else {
-            return Learn::Refused;
-        };
-        let mut outcome = Learn::Refused;
-        // A full table is refused, as any other limit.
-        let _ = self.table.upsert(key(network, mac), |word| {
-            let (learn, record) = match word.map(Record::unpack) {
-                None => self.admit(snapshot, Place { network, port }, port_limits, now),
-                Some(record) if record.is_static => (Learn::Static, Some(record)),
-                Some(record) if record.port == port => (Learn::Known, Some(record.refreshed(now))),
-                Some(record) => self.relocate(network, record, port, port_limits, now),
-            };
-            outcome = learn;
-            if let Learn::Moved { .. } = learn {
-                self.on_change(key(network, mac));
-            }
-            record.map(Record::pack)
-        });
-        if let Learn::Moved { .. } = outcome {
-            self.on_change(key(network, mac));
-        }
-        outcome
-    }
-
-    /// What [`Self::learn`] would say, limits aside; it changes nothing.
-    pub(crate) fn foresee(&self, network: NetId, mac: Mac, port: PortId, now: Instant) -> Learn {
-        match self.table.get(key(network, mac)).map(Record::unpack) {
-            None => Learn::Added,
-            Some(record) if record.is_static => Learn::Static,
-            Some(record) if record.port == port => Learn::Known,
-            Some(record) if record.moved(port, now.into()).is_err() => Learn::Held,
-            Some(record) => Learn::Moved { from: record.port },
-        }
-    }
-
-    /// A new address: counted and added, or refused.
-    fn admit(&self, snapshot: &Snapshot, place: Place, port: &Port, now: Seconds) -> (Learn, Option<Record>) {
-        let Some(network) = snapshot.network(place.network) else { return (Learn::Refused, None) };
-        let limits = Limits {
-            port: port.max_macs,
-            network: network.max_macs,
-            members: u32::try_from(network.members().len()).unwrap_or(u32::MAX),
-        };
-        let is_reserved = || (self.counts.network(place.network) as usize) < self.network_share.load(Relaxed);
-        if (self.table.len() < self.capacity || is_reserved()) && self.counts.add(place, limits) {
-            (Learn::Added, Some(Record::learnt(place.port, now)))
-        } else {
-            (Learn::Refused, None)
-        }
-    }
-
-    /// A known address at another port than before: moved, held, or refused.
-    fn relocate(
-        &self,
-        network: NetId,
-        record: Record,
-        to: PortId,
-        port: &Port,
-        now: Seconds,
-    ) -> (Learn, Option<Record>) {
-        let from = record.port;
-        match record.moved(to, now) {
-            Err(held) => (Learn::Held, Some(held)),
-            Ok(moved) if self.counts.shift(Place { network, port: from }, to, port.max_macs) => {
-                (Learn::Moved { from }, Some(moved))
-            }
-            Ok(_) => (Learn::Refused, Some(record)),
-        }
-    }
-
-    /// Notes that the address was seen at `port`, by somebody who may be late: where it is not there any more nothing
-    /// changes.
-    pub fn refresh(&self, network: NetId, mac: Mac, port: PortId, now: Instant) {
-        self.table.update(key(network, mac), |word| {
-            let record = Record::unpack(word);
-            let is_there = record.port == port && !record.is_static;
-            Some(if is_there { record.refreshed(now.into()).pack() } else { word })
-        });
     }
 
     /// Sets a static entry, in place of any other. It takes no part in limits, save for the table's room.
@@ -346,10 +233,23 @@ impl Fdb {
         self.counts.network(network)
     }
 
+    /// Addresses learnt in the networks of `tenant`. Static entries do not count.
+    #[must_use]
+    pub fn learnt_of(&self, tenant: TenantId) -> u32 {
+        self.counts.tenant(tenant)
+    }
+
+    /// Counts what is learnt in a network for the tenant whose it is in `snapshot`: to be called before that is published.
+    pub fn assign(&self, snapshot: &Snapshot) {
+        for (id, network) in snapshot.networks() {
+            self.counts.own(id, network.tenant.id);
+        }
+    }
+
     /// Looks at the next part of the table (bounded work), takes out entries older than their network's
     /// ageing time and those whose port is gone or not of the network any more (static ones too), and evicts
-    /// the oldest of the largest ports where a network is over its limit. To be called about ten times a
-    /// second; ten calls are a whole round.
+    /// the oldest of the largest ports where a network is over its limit, or of the largest networks where a tenant
+    /// is. To be called about ten times a second; ten calls are a whole round.
     pub fn age(&self, snapshot: &Snapshot, now: Instant) -> usize {
         // An idle switch must not walk through megabytes ten times a second.
         if self.is_empty() { 0 } else { self.age_step(snapshot, now) }
@@ -384,7 +284,7 @@ impl Fdb {
         self.len() == 0
     }
 
-    /// Entries it has room for, not counting the reserve of networks with few.
+    /// Entries it has room for, not counting the reserve of those with few.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity

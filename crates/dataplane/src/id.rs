@@ -8,6 +8,10 @@ pub struct PortId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetId(pub u16);
 
+/// A tenant's index. All networks without a tenant are one tenant's, [`TenantId::NOBODY`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(pub u16);
+
 impl PortId {
     /// As an index of a slice.
     #[must_use]
@@ -17,6 +21,17 @@ impl PortId {
 }
 
 impl NetId {
+    /// As an index of a slice.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl TenantId {
+    /// Who has the networks without a tenant.
+    pub const NOBODY: Self = Self(0);
+
     /// As an index of a slice.
     #[must_use]
     pub const fn index(self) -> usize {

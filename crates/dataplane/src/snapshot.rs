@@ -9,7 +9,7 @@ use vswitch_wire::{Caps, Vid, Vni};
 
 use crate::acl::Acls;
 use crate::counters::NetworkCounters;
-use crate::{Fdb, NetId, PortCounters, PortId, Reason, Security, Tunnel, Underlay};
+use crate::{Fdb, NetId, PortCounters, PortId, Reason, Security, TenantId, Tunnel, Underlay};
 
 /// One consistent state of the switch.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub struct Snapshot {
     networks: Vec<Option<Network>>,
     /// A network has a list of rules.
     filters_networks: bool,
+    tenants: Tenants,
     fdb: Arc<Fdb>,
     underlay: Option<Underlay>,
     /// Some port learns its addresses from DHCP.
@@ -117,6 +118,8 @@ pub struct Network {
     learns: bool,
     /// Most MACs learnt in this network.
     pub max_macs: u32,
+    /// Whose it is.
+    pub tenant: Tenant,
     /// How long an unused entry of the FDB lives.
     pub ageing: Duration,
     /// What its frames have in tunnels.
@@ -129,6 +132,47 @@ pub struct Network {
     pub acl: Acls,
     /// One for each worker, in their order.
     pub counters: Arc<[NetworkCounters]>,
+}
+
+/// Whose a network is, and what holds for all networks of that tenant: each of them says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its number.
+    pub id: TenantId,
+    /// Most MACs learnt in its networks.
+    pub max_macs: u32,
+}
+
+impl Default for Tenant {
+    /// Of a network without a tenant.
+    fn default() -> Self {
+        Self { id: TenantId::NOBODY, max_macs: u32::MAX }
+    }
+}
+
+/// The networks of each tenant.
+#[derive(Debug, Default)]
+struct Tenants {
+    /// By the tenants' numbers; ascending.
+    networks: Vec<Vec<NetId>>,
+    /// How many of them have a network.
+    count: usize,
+}
+
+impl Tenants {
+    fn of(networks: &[Option<Network>]) -> Self {
+        let mut tenants = Self::default();
+        for (n, network) in networks.iter().enumerate() {
+            let Some(network) = network else { continue };
+            let at = network.tenant.id.index();
+            if tenants.networks.len() <= at {
+                tenants.networks.resize_with(at + 1, Vec::new);
+            }
+            tenants.count += usize::from(tenants.networks[at].is_empty());
+            tenants.networks[at].push(NetId(n as u16));
+        }
+        tenants
+    }
 }
 
 impl Trunk {
@@ -234,12 +278,13 @@ impl Port {
 }
 
 impl Network {
-    /// A network with no member yet, which [`Snapshot::new`] fills in, and no filter.
+    /// A network with no member yet, which [`Snapshot::new`] fills in, and neither tenant nor filter.
     #[must_use]
     pub fn new(max_macs: u32, ageing: Duration, counters: Arc<[NetworkCounters]>) -> Self {
         Self {
             members: Box::default(),
             max_macs,
+            tenant: Tenant::default(),
             ageing,
             vni: None,
             learns_remote: true,
@@ -248,6 +293,12 @@ impl Network {
             learns: false,
             counters,
         }
+    }
+
+    /// The network as one of `tenant`.
+    #[must_use]
+    pub fn owned_by(self, tenant: Tenant) -> Self {
+        Self { tenant, ..self }
     }
 
     /// Ports that belong to the network, ascending.
@@ -287,7 +338,8 @@ impl Snapshot {
         let learns = ports.iter().flatten().any(Port::learns);
         let filters = |n: &Network| n.acl.ingress.is_some() || n.acl.egress.is_some();
         let filters_networks = networks.iter().flatten().any(filters);
-        Self { ports, networks, filters_networks, learns, fdb, underlay: None }
+        let tenants = Tenants::of(&networks);
+        Self { ports, networks, filters_networks, learns, tenants, fdb, underlay: None }
     }
 
     /// The same switch with tunnels.
@@ -339,6 +391,24 @@ impl Snapshot {
     #[must_use]
     pub fn filters_networks(&self) -> bool {
         self.filters_networks
+    }
+
+    /// The networks of a tenant, ascending.
+    #[must_use]
+    pub fn networks_of(&self, tenant: TenantId) -> &[NetId] {
+        self.tenants.networks.get(tenant.index()).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every tenant that has a network, with what its networks say of it.
+    pub fn tenants(&self) -> impl Iterator<Item = Tenant> {
+        let first = self.tenants.networks.iter().filter_map(|networks| networks.first());
+        first.filter_map(|&id| Some(self.network(id)?.tenant))
+    }
+
+    /// How many tenants have a network.
+    #[must_use]
+    pub fn tenant_count(&self) -> usize {
+        self.tenants.count
     }
 
     /// The forwarding database, shared by all snapshots.

@@ -352,6 +352,7 @@ impl Control {
 
     fn add_records(&mut self, next: &Topology, guarded: &Guarded) {
         let workers = self.workers.count();
+        self.tenants.acquire(next);
         let hidden = next.underlay.as_ref().map(|_| overlay::NETWORK);
         for network in next.network.iter().map(|n| n.name.as_str()).chain(hidden) {
             let id = self.net_ids.acquire(network);
@@ -391,5 +392,6 @@ impl Control {
             self.net_ids.release(network);
             self.networks.remove(network);
         }
+        self.tenants.release(old, &self.desired);
     }
 }

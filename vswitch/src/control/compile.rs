@@ -16,6 +16,7 @@ use vswitch_wire::{Caps, Vid};
 use super::acl::Filters;
 use super::ids::Ids;
 use super::overlay::{self, Overlay, Uplink};
+use super::tenant::Tenants;
 
 /// Bytes of an Ethernet header, which an MTU does not count.
 pub(super) const ETHERNET_HEADER: u32 = 14;
@@ -61,20 +62,30 @@ pub(super) fn counters<T: Default>(workers: usize) -> Arc<[T]> {
     (0..workers).map(|_| T::default()).collect()
 }
 
+/// What a snapshot is made of beside the topology and its ports.
+pub(super) struct Parts<'a> {
+    /// The switch's own port, where there is one.
+    pub(super) own: Option<(PortId, Port)>,
+    pub(super) port_ids: &'a Ids,
+    pub(super) net_ids: &'a Ids,
+    pub(super) acls: &'a Filters,
+    pub(super) tenants: &'a Tenants,
+    pub(super) tunnels: Option<(&'a Overlay, &'a Uplink)>,
+}
+
 /// Compiles a checked topology. Every network and port of it has a number. The `pseudo` ports are in no topology, and
 /// compiled already.
 pub(super) fn snapshot<'a>(
     desired: &Topology,
     ports: impl Iterator<Item = (u16, PortInput<'a>)>,
-    pseudo: impl IntoIterator<Item = (PortId, Port)>,
-    (port_ids, net_ids): (&Ids, &Ids),
-    acls: &Filters,
+    parts: Parts<'_>,
     net_counters: impl Fn(&str) -> Arc<[NetworkCounters]>,
-    tunnels: Option<(&Overlay, &Uplink)>,
     fdb: &Arc<Fdb>,
 ) -> Snapshot {
+    let Parts { own, port_ids, net_ids, acls, tenants, tunnels } = parts;
     let mut networks = vec![None; net_ids.span()];
     let mut known = HashMap::with_capacity(desired.network.len());
+    let tenants = tenants.compile(desired);
     for network in &desired.network {
         let Some(id) = net_ids.get(&network.name) else { continue };
         known.insert(network.name.as_str(), (NetId(id), network.vlan));
@@ -82,7 +93,8 @@ pub(super) fn snapshot<'a>(
         (made.vni, made.learns_remote) = (network.vni, network.remote_learning);
         made.any_peer = network.peers_any;
         made.acl = acls.of(&network.acl);
-        networks[usize::from(id)] = Some(made);
+        let owner = network.tenant.as_deref().and_then(|name| tenants.get(name).copied());
+        networks[usize::from(id)] = Some(made.owned_by(owner.unwrap_or_default()));
     }
     let underlay = desired.underlay.as_ref().zip(net_ids.get(overlay::NETWORK).map(NetId));
     if let Some((_, id)) = underlay {
@@ -93,7 +105,7 @@ pub(super) fn snapshot<'a>(
     for (id, input) in ports {
         compiled[usize::from(id)] = Some(port(input, &known, underlay, acls));
     }
-    for (id, port) in pseudo {
+    for (id, port) in own {
         if compiled.len() <= id.index() {
             compiled.resize_with(id.index() + 1, || None);
         }

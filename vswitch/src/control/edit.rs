@@ -5,13 +5,15 @@
 
 pub mod acl;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use vswitch_api::Topology;
 
-use vswitch_api::request::{FdbKey, NetworkPatch, NewPort, PortPatch};
+use vswitch_api::request::{FdbKey, NetworkPatch, NewPort, PortPatch, TenantPatch};
 use vswitch_api::response::{ErrorBody, ErrorCode};
-use vswitch_api::topology::{Network, Port, StaticEntry};
+use vswitch_api::topology::{Network, Port, StaticEntry, Tenant};
 
 /// `network add`.
 pub fn add_network(mut t: Topology, network: Network) -> Result<Topology, ErrorBody> {
@@ -105,14 +107,7 @@ fn resolve_vlan(mut t: Topology, new: NewPort) -> Result<(Topology, Port), Error
 /// `port set`: a JSON merge patch (RFC 7396) over the port, which may have a `vlan` then, as in `port add`.
 pub fn set_port(t: Topology, name: &str, patch: PortPatch) -> Result<Topology, ErrorBody> {
     let Some(at) = t.port.iter().position(|p| p.name == name) else { return Err(ErrorBody::no_port(name)) };
-    let invalid =
-        |e: serde_json::Error| ErrorBody::new(ErrorCode::Invalid, format!("port {name:?}: {e}"), "");
-    let mut fields = match serde_json::to_value(&t.port[at]).map_err(invalid)? {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
-    };
-    merge(&mut fields, patch.0);
-    let changed: NewPort = serde_json::from_value(Value::Object(fields)).map_err(invalid)?;
+    let changed: NewPort = patched(&t.port[at], patch.0, &format!("port {name:?}"))?;
     if changed.port.name != name {
         let mend = "delete the port and add one with the new name";
         return Err(ErrorBody::new(ErrorCode::Invalid, "a port's name cannot be changed", mend));
@@ -120,6 +115,53 @@ pub fn set_port(t: Topology, name: &str, patch: PortPatch) -> Result<Topology, E
     let (mut t, port) = resolve_vlan(t, changed)?;
     t.port[at] = port;
     Ok(t)
+}
+
+/// `tenant set`: a JSON merge patch over the tenant's entry. One that has none, as it had no limits or has no network
+/// yet, is given one.
+pub fn set_tenant(mut t: Topology, name: &str, patch: TenantPatch) -> Result<Topology, ErrorBody> {
+    let at = t.tenant.iter().position(|tenant| tenant.name == name).unwrap_or_else(|| {
+        t.tenant.push(Tenant::new(name));
+        t.tenant.len() - 1
+    });
+    let changed: Tenant = patched(&t.tenant[at], patch.0, &format!("tenant {name:?}"))?;
+    if changed.name != name {
+        let mend = "give its networks the other tenant";
+        return Err(ErrorBody::new(ErrorCode::Invalid, "a tenant's name cannot be changed", mend));
+    }
+    t.tenant[at] = changed;
+    Ok(t)
+}
+
+/// `tenant del`: only when it has no network.
+pub fn del_tenant(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
+    let is_its = |n: &&Network| n.tenant.as_deref() == Some(name);
+    let networks: Vec<&str> = t.network.iter().filter(is_its).map(|n| n.name.as_str()).collect();
+    if !networks.is_empty() {
+        let message = format!("tenant {name:?} has network {}", networks.join(", "));
+        let mend = "delete these networks first, or only lift its limits: `tenant set NAME --max-macs none`";
+        return Err(ErrorBody::new(ErrorCode::Conflict, message, mend));
+    }
+    let Some(at) = t.tenant.iter().position(|tenant| tenant.name == name) else {
+        return Err(ErrorBody::no_tenant(name));
+    };
+    t.tenant.remove(at);
+    Ok(t)
+}
+
+/// `item` with a merge patch over it; `what` it is in messages.
+fn patched<I: Serialize, P: DeserializeOwned>(
+    item: &I,
+    patch: Map<String, Value>,
+    what: &str,
+) -> Result<P, ErrorBody> {
+    let invalid = |e: serde_json::Error| ErrorBody::new(ErrorCode::Invalid, format!("{what}: {e}"), "");
+    let mut fields = match serde_json::to_value(item).map_err(invalid)? {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    merge(&mut fields, patch);
+    serde_json::from_value(Value::Object(fields)).map_err(invalid)
 }
 
 /// RFC 7396 section 2.
@@ -246,5 +288,22 @@ mod tests {
         assert_eq!(del_network(t.clone(), "vlan10").unwrap_err().code, ErrorCode::Conflict);
         let t = del_port(t, "web1").unwrap();
         assert!(del_network(t, "vlan10").unwrap().network.is_empty());
+    }
+
+    #[test]
+    fn a_tenant_is_known_by_its_limits_or_its_networks() {
+        let patch = |v: Value| TenantPatch(v.as_object().unwrap().clone());
+        let acme = Network { tenant: Some("acme".to_owned()), ..Network::new("red") };
+        let t = add_network(Topology::default(), acme).unwrap();
+        assert_eq!(del_tenant(t.clone(), "acme").unwrap_err().code, ErrorCode::Conflict);
+        assert_eq!(del_tenant(t.clone(), "beta").unwrap_err().code, ErrorCode::NotFound);
+        let t = set_tenant(t, "acme", patch(json!({"max_macs": 500, "max_ports": 2}))).unwrap();
+        let t = set_tenant(t, "acme", patch(json!({"max_macs": null}))).unwrap();
+        assert_eq!(t.tenant, [Tenant { max_ports: Some(2), ..Tenant::new("acme") }]);
+        for bad in [json!({"max_mac": 1}), json!({"name": "beta"}), json!({"max_macs": -1})] {
+            assert_eq!(set_tenant(t.clone(), "acme", patch(bad)).unwrap_err().code, ErrorCode::Invalid);
+        }
+        let t = del_network(t, "red").unwrap();
+        assert_eq!(del_tenant(t, "acme").unwrap(), Topology::default());
     }
 }

@@ -26,6 +26,7 @@ mod safety;
 mod shortcut;
 mod stale;
 mod statics;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -63,6 +64,7 @@ use own::Own;
 use record::PortRecord;
 use stale::Stale;
 use statics::{Place, StaticEntries};
+use tenant::Tenants;
 
 pub use apply::{OnRefusal, Options};
 pub use ring_records::RingRecords;
@@ -134,6 +136,7 @@ pub struct Control {
     desired: Topology,
     port_ids: Ids,
     net_ids: Ids,
+    tenants: Tenants,
     ports: BTreeMap<String, PortRecord>,
     /// The switch as a station of its networks.
     own: Own,
@@ -203,6 +206,7 @@ impl Control {
             desired: Topology { switch: switch.clone(), ..Topology::default() },
             port_ids,
             net_ids: Ids::default(),
+            tenants: Tenants::default(),
             ports: BTreeMap::new(),
             own,
             attachments: 0,
@@ -327,12 +331,17 @@ impl Control {
         let count = self.workers.count();
         let counters =
             |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
-        let pseudo = self.own.compiled(&self.desired, &self.net_ids);
         let uplink = self.uplink();
-        let tunnels = uplink.as_ref().map(|uplink| (&self.overlay, uplink));
-        let ids = (&self.port_ids, &self.net_ids);
-        let snapshot =
-            compile::snapshot(&self.desired, ports, pseudo, ids, &self.acls, counters, tunnels, &self.fdb);
+        let parts = compile::Parts {
+            own: self.own.compiled(&self.desired, &self.net_ids),
+            port_ids: &self.port_ids,
+            net_ids: &self.net_ids,
+            acls: &self.acls,
+            tenants: &self.tenants,
+            tunnels: uplink.as_ref().map(|uplink| (&self.overlay, uplink)),
+        };
+        let snapshot = compile::snapshot(&self.desired, ports, parts, counters, &self.fdb);
+        self.fdb.assign(&snapshot);
         self.snapshot = Arc::new(snapshot);
         let old = self.workers.publish(Arc::clone(&self.snapshot));
         self.workers.settle().await;

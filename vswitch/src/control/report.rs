@@ -1,13 +1,13 @@
 //! What the switch tells of itself: status, ports, networks, FDB and counters.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
 use vswitch_api::request::FdbQuery;
 use vswitch_api::response::{
     Conservation, Drops, ErrorBody, FdbEntry, FdbTotals, Flushed, Health, LinkState, NetworkState,
     NetworkStats, Offloads, PortCounters as CountersView, PortState, PortStats, PortTotals, Stats, Status,
-    TenantStats, Traffic as NetworkTraffic, Worker,
+    Traffic as NetworkTraffic, Worker,
 };
 use vswitch_api::topology::{Kind, Network, Port, StaticEntry};
 use vswitch_dataplane::counters::NetworkCounters;
@@ -121,12 +121,17 @@ impl Totals {
         }
     }
 
-    fn drops(&self) -> Drops {
+    /// What was not learnt at a port, or at several.
+    pub(super) fn learn_refused(&self) -> u64 {
+        self.learn_refused
+    }
+
+    pub(super) fn drops(&self) -> Drops {
         let named = Reason::ALL.iter().map(|r| (r.name().to_owned(), self.drops[r.index()]));
         named.filter(|(_, n)| *n > 0).collect()
     }
 
-    fn dropped(&self) -> u64 {
+    pub(super) fn dropped(&self) -> u64 {
         self.drops.iter().sum()
     }
 
@@ -222,7 +227,7 @@ impl Control {
             .collect()
     }
 
-    fn link_state(&self, port: &str) -> (LinkState, Option<String>) {
+    pub(super) fn link_state(&self, port: &str) -> (LinkState, Option<String>) {
         match self.ports.get(port).map(|r| &r.device) {
             Some(DeviceState::Attached(d)) if d.up => (LinkState::Up, None),
             Some(DeviceState::Attached(d)) => {
@@ -244,7 +249,7 @@ impl Control {
     }
 
     /// Static entries that are in the FDB, by what `key` says.
-    fn statics_by(&self, key: impl Fn(&StaticEntry) -> Option<&str>) -> HashMap<&str, u64> {
+    pub(super) fn statics_by(&self, key: impl Fn(&StaticEntry) -> Option<&str>) -> HashMap<&str, u64> {
         let mut counts = HashMap::new();
         for key in self.desired.fdb.iter().filter(|e| self.statics.has(e)).filter_map(key) {
             *counts.entry(key).or_default() += 1;
@@ -379,34 +384,17 @@ impl Control {
             });
         }
         self.overlay.peers().for_each(|(_, counters)| whole.add_peer(counters));
-        let mut tenants: BTreeMap<String, NetworkTraffic> = BTreeMap::new();
-        let mut networks = Vec::new();
-        for network in &self.desired.network {
-            let passed = self.passed_in_network(&network.name);
-            let counters = self.networks.get(&network.name).map_or(&[][..], |c| c);
-            let traffic = network_traffic(counters, passed);
-            if let Some(tenant) = &network.tenant {
-                let sum = tenants.entry(tenant.clone()).or_default();
-                sum.packets += traffic.packets;
-                sum.bytes += traffic.bytes;
-                sum.flooded += traffic.flooded;
-            }
-            networks.push(NetworkStats {
-                name: network.name.clone(),
-                tenant: network.tenant.clone(),
-                traffic,
-            });
-        }
         let own = self.own.counters().map(|c| Totals::of(c, (Traffic::default(), Traffic::default())));
         own.iter().for_each(|own| whole.add_own(own));
+        let networks = self.network_stats();
         let drops = whole.drops();
         let known: BTreeSet<&str> = drops.keys().map(String::as_str).collect();
         let meaning = |r: &&Reason| known.contains(r.name());
         Stats {
             ports,
             switch: own.map(|own| own.view()),
+            tenants: self.tenant_stats(&networks),
             networks,
-            tenants: tenants.into_iter().map(|(name, traffic)| TenantStats { name, traffic }).collect(),
             reasons: Reason::ALL
                 .iter()
                 .filter(meaning)
@@ -415,6 +403,19 @@ impl Control {
             conservation: whole.conservation(),
             drops,
         }
+    }
+
+    /// What every network counted.
+    pub(super) fn network_stats(&self) -> Vec<NetworkStats> {
+        let of = |network: &Network| {
+            let counters = self.networks.get(&network.name).map_or(&[][..], |c| c);
+            NetworkStats {
+                name: network.name.clone(),
+                tenant: network.tenant.clone(),
+                traffic: network_traffic(counters, self.passed_in_network(&network.name)),
+            }
+        };
+        self.desired.network.iter().map(of).collect()
     }
 
     /// `fdb flush`: learnt entries only.

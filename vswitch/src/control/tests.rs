@@ -1,7 +1,7 @@
 //! The control task as it is, with ports whose netdevs do not exist: nothing on this host is touched.
 
 use vswitch_api::response::{Changes, LinkState};
-use vswitch_api::topology::{Kind, Network, Port, StaticEntry};
+use vswitch_api::topology::{Kind, Network, Port, StaticEntry, Tenant};
 use vswitch_dataplane::fdb::Learn;
 use vswitch_dataplane::{Attachment, NetId, PortId};
 use vswitch_io::PoolConfig;
@@ -259,5 +259,50 @@ fn the_own_place_is_kept_when_the_switch_is_renamed() {
         };
         assert_eq!(control.del_fdb(&key).await.unwrap_err().code, ErrorCode::Conflict);
         assert_eq!(control.network_views()[1].macs, 1);
+    });
+}
+
+#[test]
+fn tenants_have_their_limits_in_the_snapshot_and_their_numbers_again() {
+    with_control(async |control| {
+        let owned = |t: &mut Topology, red: &str, blue: &str| {
+            for (network, tenant) in t.network.iter_mut().zip([red, blue]) {
+                network.tenant = Some(tenant.to_owned());
+            }
+        };
+        let limit = |control: &Control, network: &str| {
+            let id = NetId(control.net_ids.get(network).unwrap());
+            control.snapshot.network(id).unwrap().tenant.max_macs
+        };
+        control.learn("red", "a");
+        control.change(|t| owned(t, "acme", "beta")).await.unwrap();
+        control.learn("blue", "b");
+        let acme = Tenant { max_macs: Some(7), max_ports: Some(2), ..Tenant::new("acme") };
+        control.change(|t| t.tenant.push(acme)).await.unwrap();
+        assert_eq!((limit(control, "red"), limit(control, "blue")), (7, u32::MAX));
+        let learnt = |control: &Control| -> Vec<_> {
+            let views = control.tenant_views().into_iter();
+            views.map(|t| (t.name, t.networks.join(" "), t.ports.len(), t.learnt, t.macs)).collect()
+        };
+        let view = |name: &str, networks: &str, ports, learnt, macs| {
+            (name.to_owned(), networks.to_owned(), ports, learnt, macs)
+        };
+        assert_eq!(learnt(control), [view("acme", "red", 2, 1, 2), view("beta", "blue", 2, 1, 1)]);
+        assert!(control.tenant_views().iter().all(|t| t.ports.iter().all(|port| port.shared)));
+
+        let third = Port { trunk: vec!["red:1".parse().unwrap()], ..Port::new("not-there-c") };
+        let refused = control.change(|t| t.port.push(third)).await.unwrap_err();
+        let why = "tenant[0].max-ports: 3 ports carry networks of tenant \"acme\", which may have 2 (beyond the limit: \
+                   not-there-c); raise max-ports, or take the tenant's networks from a port";
+        assert_eq!(refused.message, why);
+
+        control.change(|t| owned(t, "beta", "beta")).await.unwrap();
+        assert_eq!((limit(control, "red"), limit(control, "blue")), (u32::MAX, u32::MAX));
+        assert_eq!(learnt(control), [view("acme", "", 0, 0, 0), view("beta", "red blue", 2, 2, 3)]);
+        assert!(control.tenant_views().iter().all(|t| t.ports.iter().all(|port| !port.shared)));
+        control.change(|t| owned(t, "beta", "gamma")).await.unwrap();
+        let ids: Vec<_> = control.snapshot.tenants().map(|t| t.id.0).collect();
+        assert_eq!(ids, [1, 2], "the number of acme is gamma's");
+        assert_eq!(learnt(control)[1..], [view("beta", "red", 2, 1, 2), view("gamma", "blue", 2, 1, 1)]);
     });
 }

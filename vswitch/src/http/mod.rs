@@ -13,11 +13,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use utoipa::OpenApi;
 use vswitch_api::request::{
-    ApplyQuery, FdbKey, FdbQuery, ForceQuery, NetworkPatch, NewPeer, NewPort, PortPatch, Trace,
+    ApplyQuery, FdbKey, FdbQuery, ForceQuery, NetworkPatch, NewPeer, NewPort, PortPatch, TenantPatch, Trace,
 };
 use vswitch_api::response::{
     Changes, ErrorBody, ErrorCode, FdbEntry, Flushed, NetworkState, PortState, Problem, Stats, Status,
-    TraceResult, VxlanState,
+    TenantState, TraceResult, VxlanState,
 };
 use vswitch_api::topology::{FileProblem, Network, StaticEntry};
 use vswitch_api::{Topology, paths, topology};
@@ -38,6 +38,8 @@ pub fn router(control: Remote) -> Router {
         .route(paths::PEER, axum::routing::delete(del_peer))
         .route(paths::VXLAN, get(vxlan))
         .route(paths::NETWORK, axum::routing::patch(set_network).delete(del_network))
+        .route(paths::TENANTS, get(tenants))
+        .route(paths::TENANT, get(tenant).patch(set_tenant).delete(del_tenant))
         .route(paths::PORTS, get(ports).post(add_port))
         .route(paths::PORT, get(port).patch(set_port).delete(del_port))
         .route(paths::ACLS, get(acl::acls).post(acl::add_acl))
@@ -77,6 +79,10 @@ pub fn router(control: Remote) -> Router {
         acl::del_acl,
         acl::add_rule,
         acl::del_rule,
+        tenants,
+        tenant,
+        set_tenant,
+        del_tenant,
         ports,
         add_port,
         port,
@@ -203,6 +209,36 @@ async fn del_peer(
 #[utoipa::path(get, path = paths::VXLAN, responses((status = 200, body = VxlanState)))]
 async fn vxlan(State(control): State<Remote>) -> Answer<VxlanState> {
     Ok(Json(control.ask(|c| Box::pin(async { c.vxlan_view() })).await?))
+}
+
+#[utoipa::path(get, path = paths::TENANTS, responses((status = 200, body = Vec<TenantState>)))]
+async fn tenants(State(control): State<Remote>) -> Answer<Vec<TenantState>> {
+    Ok(Json(control.ask(|c| Box::pin(async { c.tenant_views() })).await?))
+}
+
+#[utoipa::path(get, path = paths::TENANT, params(("name" = String, Path)),
+    responses((status = 200, body = TenantState), (status = 404, body = ErrorBody)))]
+async fn tenant(State(control): State<Remote>, Path(name): Path<String>) -> Answer<TenantState> {
+    let wanted = name.clone();
+    let all = control.ask(|c| Box::pin(async { c.tenant_views() })).await?;
+    let found = all.into_iter().find(|t| t.name == wanted);
+    Ok(Json(found.ok_or_else(|| ErrorBody::no_tenant(&name))?))
+}
+
+#[utoipa::path(patch, path = paths::TENANT, params(("name" = String, Path)), request_body = TenantPatch,
+    responses((status = 200, body = Changes), (status = 400, body = ErrorBody)))]
+async fn set_tenant(
+    State(control): State<Remote>,
+    Path(name): Path<String>,
+    Body(patch): Body<TenantPatch>,
+) -> Answer<Changes> {
+    change(&control, Options::default(), move |t| edit::set_tenant(t, &name, patch)).await
+}
+
+#[utoipa::path(delete, path = paths::TENANT, params(("name" = String, Path)),
+    responses((status = 200, body = Changes), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn del_tenant(State(control): State<Remote>, Path(name): Path<String>) -> Answer<Changes> {
+    change(&control, Options::default(), move |t| edit::del_tenant(t, &name)).await
 }
 
 #[utoipa::path(get, path = paths::PORTS, responses((status = 200, body = Vec<PortState>)))]

@@ -6,6 +6,7 @@ pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod stats;
 pub(crate) mod status;
+pub(crate) mod tenant;
 pub(crate) mod topology;
 pub(crate) mod trace;
 pub(crate) mod vxlan;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vswitch_api::client::Client;
 use vswitch_api::paths;
-use vswitch_api::response::{Conservation, Stats, Traffic};
+use vswitch_api::response::{Conservation, Drops, Stats, Traffic};
 use vswitch_api::topology::OWN_PORT;
 
 use super::render;
@@ -37,6 +37,9 @@ pub(crate) async fn watch(client: &Client, json: bool) -> Result<ExitCode, Failu
 fn text(stats: &Stats) -> String {
     let mut out = ports(stats);
     out.push_str(&format!("\n{}", networks(stats)));
+    if !stats.tenants.is_empty() {
+        out.push_str(&format!("\n{}", tenants(stats)));
+    }
     if !stats.drops.is_empty() {
         out.push_str(&format!("\n{}", drops(stats)));
     }
@@ -71,26 +74,43 @@ fn ports(stats: &Stats) -> String {
             c.flooded.to_string(),
             c.missed.to_string(),
             c.dropped.to_string(),
-            reasons.join(", "),
+            reasons(&c.drops),
         ]);
     }
     table.to_string()
 }
 
-/// Networks with their tenants; then the tenants' sums.
+/// Networks with their tenants.
 fn networks(stats: &Stats) -> String {
     let mut table = Table::new(["NETWORK", "TENANT", "PACKETS", "BYTES", "FLOODED"]);
-    let mut row = |name: &str, tenant: &str, t: &Traffic| {
-        let [packets, bytes, flooded] = [t.packets, t.bytes, t.flooded].map(|n| n.to_string());
-        table.row([name.to_owned(), tenant.to_owned(), packets, bytes, flooded]);
-    };
     for network in &stats.networks {
-        row(&network.name, network.tenant.as_deref().unwrap_or_default(), &network.traffic);
-    }
-    for tenant in &stats.tenants {
-        row("(all)", &tenant.name, &tenant.traffic);
+        let [packets, bytes, flooded] = numbers(&network.traffic);
+        let tenant = network.tenant.clone().unwrap_or_default();
+        table.row([network.name.clone(), tenant, packets, bytes, flooded]);
     }
     table.to_string()
+}
+
+/// Sums over the networks of tenants, and over ports that carry no others.
+fn tenants(stats: &Stats) -> String {
+    let mut table =
+        Table::new(["TENANT", "PACKETS", "BYTES", "FLOODED", "NOT-LEARNT", "DROPPED", "BY REASON"]);
+    for tenant in &stats.tenants {
+        let c = &tenant.counters;
+        let [packets, bytes, flooded] = numbers(&c.traffic);
+        let (refused, dropped) = (c.learn_refused.to_string(), c.dropped.to_string());
+        table.row([tenant.name.clone(), packets, bytes, flooded, refused, dropped, reasons(&c.drops)]);
+    }
+    table.to_string()
+}
+
+fn numbers(t: &Traffic) -> [String; 3] {
+    [t.packets, t.bytes, t.flooded].map(|n| n.to_string())
+}
+
+/// As in `runt 2, vlan_not_allowed 7`.
+fn reasons(drops: &Drops) -> String {
+    drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect::<Vec<_>>().join(", ")
 }
 
 fn drops(stats: &Stats) -> String {

@@ -45,6 +45,9 @@ fn answers_as_text_and_as_json() {
     let commands = [
         ("status", "status"),
         ("network-list", "network list"),
+        ("tenant-list", "tenant list"),
+        ("tenant-show", "tenant show acme"),
+        ("tenant-show-without-networks", "tenant show beta"),
         ("port-list", "port list"),
         ("port-show", "port show web1"),
         ("port-show-waiting", "port show up"),
@@ -84,7 +87,7 @@ fn the_dump_is_a_topology_file_again() {
     let file = scratch_file(&daemon, "dump.toml", &dump);
     let (code, stdout, stderr) = run(&daemon.socket(), &format!("apply {file}"));
     assert_eq!((code, stderr.as_str()), (0, ""));
-    assert!(stdout.contains("+ network blue\n+ network red: "), "{stdout}");
+    assert!(stdout.contains("+ tenant acme: max-macs 500\n+ network blue\n+ network red: "), "{stdout}");
 }
 
 #[test]
@@ -108,6 +111,13 @@ fn requests_say_what_the_arguments_say() {
             r#"{"action":"deny","protocol":"tcp","destination_port":"1-1023","tcp_flags":"syn/syn,ack"}"#,
         ),
         ("acl rule del web 2", "DELETE /v1/acls/web/rules/2", ""),
+        ("tenant set acme --max-macs 500", "PATCH /v1/tenants/acme", r#"{"max_macs":500}"#),
+        (
+            "tenant set acme --max-macs none --max-ports 2",
+            "PATCH /v1/tenants/acme",
+            r#"{"max_macs":null,"max_ports":2}"#,
+        ),
+        ("tenant del ../x", "DELETE /v1/tenants/..%2Fx", ""),
         ("fdb list --network red --port web1", "GET /v1/fdb?network=red&port=web1", ""),
         ("fdb flush --network red", "POST /v1/fdb/flush", r#"{"network":"red"}"#),
         ("port show ../x?y", "GET /v1/ports/..%2Fx%3Fy", ""),
@@ -194,6 +204,8 @@ fn misuse_is_one_useful_line_and_exit_code_2() {
         ("vxlan peer add red nowhere", "invalid IP address syntax"),
         ("network add red --address 10.0.0.254", "is not an address with a prefix length"),
         ("network list now", "unexpected argument"),
+        ("tenant set acme", "--max-macs"),
+        ("tenant set acme --max-ports all", "use a whole number, or none"),
         ("fdb add red 02:00 --port web1", "02:00:00:00:00:11"),
         ("fdb add red 02:00:00:00:00:11", "--port"),
         ("apply", "<FILE>"),

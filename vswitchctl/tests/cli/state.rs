@@ -7,7 +7,7 @@ use vswitch_api::Topology;
 use vswitch_api::paths;
 use vswitch_api::response::*;
 use vswitch_api::topology::{
-    Acl, AclAction, AclRule, AclUse, Kind, Network, Port, Role, Security, Storm, diff,
+    Acl, AclAction, AclRule, AclUse, Kind, Network, Port, Role, Security, Storm, Tenant, diff,
 };
 use vswitch_api::value::{Mac, Pps, Vid};
 
@@ -20,6 +20,10 @@ pub(crate) fn answer(method: &str, uri: &str) -> (u16, Vec<u8>) {
         ("GET", paths::STATUS) => ok(&status()),
         ("GET", paths::CONFIG) => ok(&topology()),
         ("GET", paths::NETWORKS) => ok(&networks()),
+        ("GET", paths::TENANTS) => ok(&tenants()),
+        ("GET", "/v1/tenants/acme") => ok(&tenants()[0]),
+        ("GET", "/v1/tenants/beta") => ok(&tenants()[1]),
+        ("PATCH", "/v1/tenants/acme") => ok(&Changes::default()),
         ("GET", paths::PORTS) => ok(&ports()),
         ("GET", "/v1/ports/web1") => ok(&ports()[0]),
         ("GET", "/v1/ports/up") => ok(&ports()[1]),
@@ -81,7 +85,9 @@ fn topology() -> Topology {
         ..Port::new("vm1")
     };
     let web = Acl { rule: rules(), ..Acl::new("web") };
+    let acme = Tenant { max_macs: Some(500), ..Tenant::new("acme") };
     Topology {
+        tenant: vec![acme],
         network: vec![red, Network::new("blue")],
         port: vec![web1, up, vm1],
         acl: vec![web],
@@ -160,6 +166,45 @@ fn networks() -> Vec<NetworkState> {
         acl: AclUse::default(),
     };
     vec![network("red", Some("acme"), Some(10), 3, &["web1", "up"]), network("blue", None, None, 0, &[])]
+}
+
+fn tenants() -> Vec<TenantState> {
+    let port = |name: &str, state, shared| TenantPort { name: name.to_owned(), state, shared };
+    vec![
+        TenantState {
+            name: "acme".to_owned(),
+            networks: vec!["red".to_owned()],
+            ports: vec![
+                port("web1", LinkState::Up, false),
+                port("up", LinkState::Waiting, true),
+                port("vm1", LinkState::Up, false),
+            ],
+            max_ports: None,
+            macs: 3,
+            learnt: 2,
+            max_macs: Some(500),
+            counters: acme_counters(),
+        },
+        TenantState {
+            name: "beta".to_owned(),
+            networks: Vec::new(),
+            ports: Vec::new(),
+            max_ports: Some(4),
+            macs: 0,
+            learnt: 0,
+            max_macs: None,
+            counters: TenantCounters::default(),
+        },
+    ]
+}
+
+fn acme_counters() -> TenantCounters {
+    TenantCounters {
+        traffic: Traffic { packets: 991, bytes: 63_424, flooded: 4 },
+        learn_refused: 12,
+        dropped: 9,
+        drops: web1_counters().drops,
+    }
 }
 
 fn ports() -> Vec<PortState> {
@@ -289,7 +334,7 @@ fn stats() -> Stats {
             NetworkStats { name: "red".to_owned(), tenant: Some("acme".to_owned()), traffic },
             NetworkStats { name: "blue".to_owned(), tenant: None, traffic: Traffic::default() },
         ],
-        tenants: vec![TenantStats { name: "acme".to_owned(), traffic }],
+        tenants: vec![TenantStats { name: "acme".to_owned(), counters: acme_counters() }],
         drops: web1_counters().drops,
         reasons: BTreeMap::from([
             ("storm_broadcast".to_owned(), "the port's limit for broadcast is reached".to_owned()),

@@ -43,6 +43,8 @@ pub enum Op {
 pub enum Item {
     /// `[switch]`.
     Switch,
+    /// `[[tenant]]`.
+    Tenant,
     /// `[[network]]`.
     Network,
     /// `[[port]]`.
@@ -90,6 +92,7 @@ impl Item {
     const fn name(self) -> &'static str {
         match self {
             Self::Switch => "switch",
+            Self::Tenant => "tenant",
             Self::Network => "network",
             Self::Port => "port",
             Self::Underlay => "underlay",

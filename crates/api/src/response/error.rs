@@ -54,6 +54,13 @@ impl ErrorBody {
         Self::new(ErrorCode::NotFound, message, "`vswitchctl acl list` shows all")
     }
 
+    /// There is no such tenant.
+    #[must_use]
+    pub fn no_tenant(name: &str) -> Self {
+        let message = format!("there is no tenant {name:?}");
+        Self::new(ErrorCode::NotFound, message, "`vswitchctl tenant list` shows all")
+    }
+
     /// There is no such network.
     #[must_use]
     pub fn no_network(name: &str) -> Self {

@@ -7,6 +7,7 @@ mod network;
 mod port;
 mod stats;
 mod status;
+mod tenant;
 mod trace;
 mod vxlan;
 
@@ -17,5 +18,6 @@ pub use network::{FdbEntry, Flushed, NetworkState};
 pub use port::{Drops, FrontEnd, Lease, LinkState, Offloads, PortCounters, PortState};
 pub use stats::{Conservation, NetworkStats, PortStats, Stats, TenantStats, Traffic};
 pub use status::{FdbTotals, Health, PortTotals, Status, Worker};
+pub use tenant::{TenantCounters, TenantPort, TenantState};
 pub use trace::{Outcome, TraceResult, TraceStep};
 pub use vxlan::{Peer, Reach, TunnelledNetwork, UnderlayState, VxlanState};

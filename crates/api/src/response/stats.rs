@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Drops, PortCounters};
+use super::{Drops, PortCounters, TenantCounters};
 
 /// GET [`crate::paths::STATS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -18,7 +18,7 @@ pub struct Stats {
     pub switch: Option<PortCounters>,
     /// Every network.
     pub networks: Vec<NetworkStats>,
-    /// Every tenant: the sums over its networks.
+    /// Every tenant: the sums over its networks, and over the ports that are its alone.
     pub tenants: Vec<TenantStats>,
     /// Frames dropped by the whole switch, ports that are gone included.
     pub drops: Drops,
@@ -55,9 +55,9 @@ pub struct NetworkStats {
 pub struct TenantStats {
     /// The tenant.
     pub name: String,
-    /// What was admitted to its networks.
+    /// What was counted for it.
     #[serde(flatten)]
-    pub traffic: Traffic,
+    pub counters: TenantCounters,
 }
 
 /// What was admitted to a network or to all networks of a tenant.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Acl, AclRule, Host, Network, Port, StaticEntry, Switch, Topology, Underlay, file};
+use super::{Acl, AclRule, Host, Network, Port, StaticEntry, Switch, Tenant, Topology, Underlay, file};
 use crate::response::{Change, FieldChange, Item, Op};
 
 /// One part of a topology that is added, removed or changed as a whole.
@@ -10,6 +10,8 @@ use crate::response::{Change, FieldChange, Item, Op};
 pub enum Entry {
     /// `[switch]`: changed only.
     Switch(Switch),
+    /// A `[[tenant]]`.
+    Tenant(Tenant),
     /// A `[[network]]`.
     Network(Network),
     /// A `[[port]]`.
@@ -57,6 +59,7 @@ pub fn actions(a: &Topology, b: &Topology) -> Vec<Action> {
         actions.push(Action::Change { from, to });
     }
     compare(&mut actions, &a.acl, &b.acl, |l| l.name.clone(), |l| Entry::Acl(l.clone()));
+    compare(&mut actions, &a.tenant, &b.tenant, |t| t.name.clone(), |t| Entry::Tenant(t.clone()));
     compare(&mut actions, &a.network, &b.network, |n| n.name.clone(), |n| Entry::Network(n.clone()));
     compare(&mut actions, &a.port, &b.port, |p| p.name.clone(), |p| Entry::Port(canonical(p)));
     let underlay = |t: &Topology| t.underlay.clone().into_iter().collect::<Vec<_>>();
@@ -102,6 +105,7 @@ impl Entry {
     fn item(&self) -> Item {
         match self {
             Self::Switch(_) => Item::Switch,
+            Self::Tenant(_) => Item::Tenant,
             Self::Network(_) => Item::Network,
             Self::Port(_) => Item::Port,
             Self::Underlay(_) => Item::Underlay,
@@ -114,6 +118,7 @@ impl Entry {
     fn name(&self) -> String {
         match self {
             Self::Switch(switch) => switch.name.clone(),
+            Self::Tenant(tenant) => tenant.name.clone(),
             Self::Network(network) => network.name.clone(),
             Self::Port(port) => port.name.clone(),
             Self::Underlay(underlay) => underlay.address.to_string(),
@@ -127,6 +132,7 @@ impl Entry {
     fn fields(&self) -> Vec<(String, String)> {
         let (fields, in_name): (_, &[&str]) = match self {
             Self::Switch(switch) => (file::fields(switch), &[]),
+            Self::Tenant(tenant) => (file::fields(tenant), &["name"]),
             Self::Network(network) => (file::fields(network), &["name"]),
             Self::Port(port) => (file::fields(port), &["name"]),
             Self::Underlay(underlay) => (file::fields(underlay), &[]),

@@ -243,6 +243,7 @@ fn offset_of(table: &DeTable<'_>, path: &str) -> Option<usize> {
 pub fn to_toml(topology: &Topology) -> String {
     let mut out = String::from("[switch]\n");
     write_fields(&mut out, &topology.switch);
+    write_list(&mut out, "tenant", &topology.tenant);
     write_list(&mut out, "network", &topology.network);
     write_list(&mut out, "port", &topology.port);
     if let Some(underlay) = &topology.underlay {

@@ -10,7 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::trunk::Translated;
 use super::{
-    Acl, AclRule, AclUse, Host, Network, Port, Security, StaticEntry, Storm, Switch, Topology, Underlay,
+    Acl, AclRule, AclUse, Host, Network, Port, Security, StaticEntry, Storm, Switch, Tenant, Topology,
+    Underlay,
 };
 
 /// The tables of a topology file.
@@ -18,6 +19,7 @@ use super::{
 pub(super) enum Table {
     Top,
     Switch,
+    Tenant,
     Network,
     Port,
     Storm,
@@ -55,6 +57,7 @@ impl Table {
         match self {
             Self::Top => keys_of::<Topology>(),
             Self::Switch => keys_of::<Switch>(),
+            Self::Tenant => keys_of::<Tenant>(),
             Self::Network => keys_of::<Network>(),
             Self::Port => keys_of::<Port>(),
             Self::Storm => keys_of::<Storm>(),
@@ -76,6 +79,7 @@ impl Table {
             Self::Switch => &["metrics"],
             Self::Port => &["rate"],
             Self::Network
+            | Self::Tenant
             | Self::Security
             | Self::Storm
             | Self::TrunkEntry
@@ -89,6 +93,7 @@ impl Table {
     fn below(self, key: &str) -> Option<Below> {
         Some(match (self, key) {
             (Self::Top, "switch") => Below::One(Self::Switch),
+            (Self::Top, "tenant") => Below::List(Self::Tenant),
             (Self::Top, "network") => Below::List(Self::Network),
             (Self::Top, "port") => Below::List(Self::Port),
             (Self::Top, "underlay") => Below::One(Self::Underlay),
@@ -215,7 +220,8 @@ mod tests {
     fn keys_come_from_the_types() {
         assert_eq!(Table::Storm.keys(), ["broadcast", "multicast", "unknown"]);
         assert!(Table::Port.keys().contains(&"max_macs"));
-        for table in [Table::Top, Table::Switch, Table::Network, Table::TrunkEntry, Table::Fdb, Table::Host] {
+        let all = [Table::Top, Table::Switch, Table::Tenant, Table::Network, Table::TrunkEntry, Table::Fdb];
+        for table in all.into_iter().chain([Table::Host]) {
             assert!(!table.keys().is_empty(), "{table:?}");
             assert!(table.later().iter().all(|k| !table.keys().contains(k)), "{table:?}");
         }

@@ -24,6 +24,7 @@ mod file;
 mod keys;
 mod own;
 mod security;
+mod tenant;
 mod trunk;
 mod underlay;
 
@@ -36,6 +37,7 @@ pub use diff::{Action, Entry, actions, diff};
 pub use file::{FileProblem, ReadError, load, read, to_toml};
 pub use own::{OWN_PORT, own_mac};
 pub use security::{SECURITY_MAX, Security};
+pub use tenant::Tenant;
 pub use trunk::TrunkEntry;
 pub use underlay::{PEER_ENTRIES_MAX, PEERS_MAX, Underlay};
 
@@ -43,6 +45,8 @@ pub use underlay::{PEER_ENTRIES_MAX, PEERS_MAX, Underlay};
 pub const PORTS_MAX: usize = 4096;
 /// The most networks of one switch.
 pub const NETWORKS_MAX: usize = 16_384;
+/// The most tenants of one switch: as many as networks.
+pub const TENANTS_MAX: usize = NETWORKS_MAX;
 /// The most networks of one trunk: there are no more VLAN IDs (IEEE 802.1Q-2022 table 9-2).
 pub const TRUNK_MAX: usize = 4094;
 /// The most networks of all trunks together: as many as 256 trunks with every VLAN have. A snapshot holds each.
@@ -77,6 +81,8 @@ pub const NETWORK_MACS_DEFAULT: u32 = 8192;
 pub struct Topology {
     /// The switch itself.
     pub switch: Switch,
+    /// Limits of tenants.
+    pub tenant: Vec<Tenant>,
     /// Layer-2 broadcast domains.
     pub network: Vec<Network>,
     /// Attachment points.

@@ -2,7 +2,9 @@
 
 use alloc::sync::Arc;
 
-use super::testing::{A, B, RED, T0, assert_exact, learn, mac, network, port, snapshot};
+use super::testing::{
+    A, ACME, B, BLUE, RED, T0, assert_exact, learn, mac, network, network_of, port, snapshot,
+};
 use super::{Fdb, Learn};
 use crate::Snapshot;
 use crate::sync::{model, thread};
@@ -73,6 +75,40 @@ fn loom_port_limit_holds_for_two_learners() {
         let outcome = at_once(&state, |s| learn(s, RED, 1, A, 0), |s| learn(s, RED, 2, A, 0));
         assert!([[Learn::Added, Learn::Refused], [Learn::Refused, Learn::Added]].contains(&outcome));
         assert_eq!(state.fdb().len(), 1);
+        assert_exact(state.fdb());
+    });
+}
+
+#[test]
+fn loom_tenants_limit_holds_for_two_learners() {
+    model(|| {
+        let ports = [port(&[RED], 8), port(&[BLUE], 8)];
+        let networks = [network_of(ACME, 1, 8, 300), network_of(ACME, 1, 8, 300)];
+        let state = Arc::new(snapshot(ports, networks, Arc::new(Fdb::new(8))));
+        // One is the limit, and each network's share.
+        assert_eq!(learn(&state, RED, 1, A, 0), Learn::Added);
+        let outcome = at_once(&state, |s| learn(s, RED, 2, A, 0), |s| learn(s, BLUE, 3, B, 0));
+        assert_eq!(outcome, [Learn::Refused, Learn::Added]);
+        assert_eq!(state.fdb().learnt_of(ACME), 2);
+        assert_exact(state.fdb());
+    });
+}
+
+#[test]
+fn loom_a_network_changes_hands_while_it_learns_and_forgets() {
+    model(|| {
+        let state = two_ports(8, 8);
+        assert_eq!(learn(&state, RED, 1, A, 0), Learn::Added);
+        let next = snapshot([], [network_of(ACME, 8, 8, 300)], Arc::new(Fdb::new(1)));
+        at_once(
+            &state,
+            move |s| s.fdb().assign(&next),
+            |s| {
+                assert_eq!(learn(s, RED, 2, B, 0), Learn::Added);
+                assert!(s.fdb().remove(RED, mac(1)));
+            },
+        );
+        assert_eq!(state.fdb().learnt_of(ACME), 1);
         assert_exact(state.fdb());
     });
 }

@@ -9,9 +9,11 @@ use std::vec::Vec;
 use proptest::prelude::*;
 use vswitch_wire::Mac;
 
-use super::testing::{A, B, BLUE, C, RED, age, assert_exact, at, learn, mac, network, port, snapshot};
+use super::testing::{
+    A, ACME, B, BETA, BLUE, C, RED, age, assert_exact, at, learn, mac, network_of, port, snapshot,
+};
 use super::{Fdb, Filter, Learn};
-use crate::{NetId, Network, Port, PortId, Snapshot};
+use crate::{NetId, Port, PortId, Snapshot, TenantId};
 
 /// The FDB in a few lines.
 #[derive(Default)]
@@ -34,14 +36,24 @@ impl Model {
         self.entries.iter().filter(|((n, _), k)| !k.is_static && matches(*n, k.port)).count() as u32
     }
 
+    fn count_of(&self, tenant: TenantId) -> u32 {
+        self.count(|of, _| OWNERS[of.index()] == tenant)
+    }
+
     fn learn(&mut self, state: &Snapshot, n: NetId, mac: Mac, p: PortId, now: u64) -> Learn {
         let (port, network) = (state.port(p).unwrap(), state.network(n).unwrap());
         let port_is_full = self.count(|_, at| at == p) >= port.max_macs;
         let share = (network.max_macs / network.members().len() as u32).max(1);
-        let network_is_full = self.count(|of, _| of == n) >= network.max_macs
-            && self.count(|of, at| (of, at) == (n, p)) >= share;
+        let (of_network, here) = (self.count(|of, _| of == n), self.count(|of, at| (of, at) == (n, p)));
+        let network_is_full = of_network >= network.max_macs && here >= share;
+        let networks = (0..3).filter(|n| OWNERS[*n] == network.tenant.id).count() as u32;
+        let network_share = (network.tenant.max_macs / networks).max(1);
+        let port_share = (network_share / network.members().len() as u32).max(1);
+        let tenant_is_full = self.count_of(network.tenant.id) >= network.tenant.max_macs
+            && of_network >= network_share
+            && here >= port_share;
         let Some(known) = self.entries.get_mut(&(n, mac)) else {
-            if port_is_full || network_is_full {
+            if port_is_full || network_is_full || tenant_is_full {
                 return Learn::Refused;
             }
             let known = Known { port: p, seen: now, is_static: false, window: None, moves: 0, hold: None };
@@ -84,13 +96,14 @@ impl Model {
         before - self.entries.len()
     }
 
-    /// Lets go what is over age, and what `fdb` evicted if it may: only from a network over its limit, no
-    /// more than it is over, and no port below the level. An old entry still counts until its slice comes.
+    /// Lets go what is over age, and what `fdb` evicted if it may: only from a network over its limit or the level of
+    /// its tenant's, no more than it is over, and no port below the level. An old entry still counts until its slice
+    /// comes.
     fn age(&mut self, state: &Snapshot, now: u64) {
         let live: HashSet<_> = state.fdb().entries(at(now)).iter().map(|e| (e.network, e.mac)).collect();
         let counts = |model: &Self| {
             let count = |n: NetId, p: &PortId| model.count(|of, at| (of, at) == (n, *p));
-            [RED, BLUE].map(|n| MEMBERS[n.index()].iter().map(|p| count(n, p)).collect::<Vec<_>>())
+            NETWORKS.map(|n| MEMBERS[n.index()].iter().map(|p| count(n, p)).collect::<Vec<_>>())
         };
         let before = counts(self);
         let ageing = |n: NetId| state.network(n).unwrap().ageing.as_secs();
@@ -99,15 +112,26 @@ impl Model {
         self.entries.retain(|key, _| live.contains(key));
         assert_eq!(self.entries.len(), live.len(), "something over age is still there");
         let after = counts(self);
+        let sums: Vec<u32> = before.iter().map(|ports| ports.iter().sum()).collect();
+        let mut beyond = HashMap::<TenantId, u32>::new();
         for (n, network) in state.networks() {
+            let tenant = network.tenant;
+            let own = sums[n.index()].saturating_sub(network.max_macs);
+            let kept = |n: &NetId| sums[n.index()].min(state.network(*n).unwrap().max_macs);
+            let of_tenant: Vec<u32> = state.networks_of(tenant.id).iter().map(kept).collect();
+            let tenant_is_over = of_tenant.iter().sum::<u32>().saturating_sub(tenant.max_macs);
+            let cut = level(of_tenant, tenant.max_macs);
             let [before, young, after] = [&before, &young, &after].map(|counts| &counts[n.index()]);
-            let level = level(before.clone(), network.max_macs);
+            let level = level(before.clone(), network.max_macs.min(cut));
             let mut evicted = 0;
             for ((before, young), after) in before.iter().zip(young).zip(after) {
                 assert!(after == young || after + (before - young) >= level, "{before} {young} {after}");
                 evicted += young - after;
             }
-            assert!(evicted <= before.iter().sum::<u32>().saturating_sub(network.max_macs));
+            let over_the_cut = sums[n.index()].saturating_sub(cut).min(own + tenant_is_over);
+            assert!(evicted <= own.max(over_the_cut), "{evicted} {own} {over_the_cut}");
+            let left = beyond.entry(tenant.id).or_insert(tenant_is_over);
+            *left = left.checked_sub(evicted.saturating_sub(own)).expect("no more than the tenant is over");
         }
     }
 }
@@ -133,16 +157,19 @@ enum Op {
     Pass(u64),
 }
 
-/// Red and blue, with two access ports each and a trunk.
-const MEMBERS: [[PortId; 3]; 2] = [[A, B, C], [PortId(3), PortId(4), C]];
+const GREEN: NetId = NetId(2);
+const NETWORKS: [NetId; 3] = [RED, BLUE, GREEN];
+const OWNERS: [TenantId; 3] = [ACME, ACME, BETA];
+/// Each network has two access ports, and a trunk is shared by all.
+const MEMBERS: [[PortId; 3]; 3] = [[A, B, C], [PortId(3), PortId(4), C], [PortId(5), PortId(6), C]];
 
 fn op() -> impl Strategy<Value = Op> {
-    let place = (0..2_usize, 0..3_usize).prop_map(|(n, p)| (NetId(n as u16), MEMBERS[n][p]));
-    let filter = (proptest::option::of(0..2_u16), proptest::option::of(0..5_u16), any::<bool>());
+    let place = (0..3_usize, 0..3_usize).prop_map(|(n, p)| (NetId(n as u16), MEMBERS[n][p]));
+    let filter = (proptest::option::of(0..3_u16), proptest::option::of(0..7_u16), any::<bool>());
     prop_oneof![
         20 => (place.clone(), 0..12_u64).prop_map(|((n, p), m)| Op::Learn(n, m, p)),
         1 => (place, 0..12_u64).prop_map(|((n, p), m)| Op::Static(n, m, p)),
-        2 => (0..2_u16, 0..12_u64).prop_map(|(n, m)| Op::Remove(NetId(n), m)),
+        2 => (0..3_u16, 0..12_u64).prop_map(|(n, m)| Op::Remove(NetId(n), m)),
         1 => filter.prop_map(|(n, p, statics)| Op::Flush(Filter {
             network: n.map(NetId), port: p.map(PortId), statics
         })),
@@ -151,12 +178,15 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn world(port_limit: u32, network_limits: [u32; 2]) -> Snapshot {
-    let ports: [Port; 5] = core::array::from_fn(|p| {
+fn world(port_limit: u32, network_limits: [u32; 3], tenant_limits: [u32; 2]) -> Snapshot {
+    let ports: [Port; 7] = core::array::from_fn(|p| {
         let of = |&n: &NetId| MEMBERS[n.index()].contains(&PortId(p as u16));
-        port(&[RED, BLUE].into_iter().filter(of).collect::<Vec<_>>(), port_limit)
+        port(&NETWORKS.into_iter().filter(of).collect::<Vec<_>>(), port_limit)
     });
-    let networks: [Network; 2] = network_limits.map(|limit| network(limit, 30));
+    let networks = NETWORKS.map(|n| {
+        let owner = OWNERS[n.index()];
+        network_of(owner, tenant_limits[usize::from(owner == BETA)], network_limits[n.index()], 30)
+    });
     snapshot(ports, networks, Arc::new(Fdb::new(1_000)))
 }
 
@@ -165,9 +195,10 @@ proptest! {
     fn fdb_is_its_model(
         ops in prop::collection::vec(op(), 0..400),
         port_limit in 1..9_u32,
-        network_limits in [1..9_u32, 1..20_u32],
+        network_limits in [1..9_u32, 1..20_u32, 1..20_u32],
+        tenant_limits in [1..20_u32, 1..9_u32],
     ) {
-        let state = world(port_limit, network_limits);
+        let state = world(port_limit, network_limits, tenant_limits);
         let fdb = state.fdb();
         let mut model = Model::default();
         let mut now = 0;

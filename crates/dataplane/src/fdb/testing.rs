@@ -13,10 +13,12 @@ use super::age::STEPS;
 use super::counts::Place;
 use super::{Fdb, Learn};
 use crate::snapshot::{Attachment, Trunk, TrunkEntry};
-use crate::{NetId, Network, Port, PortId, Snapshot, Storm};
+use crate::{NetId, Network, Port, PortId, Snapshot, Storm, Tenant, TenantId};
 
 pub(super) const RED: NetId = NetId(0);
 pub(super) const BLUE: NetId = NetId(1);
+pub(super) const ACME: TenantId = TenantId(1);
+pub(super) const BETA: TenantId = TenantId(2);
 pub(super) const A: PortId = PortId(0);
 pub(super) const B: PortId = PortId(1);
 pub(super) const C: PortId = PortId(2);
@@ -76,12 +78,20 @@ pub(super) fn network(max_macs: u32, ageing_s: u64) -> Network {
     Network::new(max_macs, Duration::from_secs(ageing_s), Arc::from([]))
 }
 
-pub(super) fn snapshot<const P: usize, const N: usize>(
-    ports: [Port; P],
-    networks: [Network; N],
+/// The same, of a tenant with this limit.
+pub(super) fn network_of(id: TenantId, tenant_limit: u32, max_macs: u32, ageing_s: u64) -> Network {
+    network(max_macs, ageing_s).owned_by(Tenant { id, max_macs: tenant_limit })
+}
+
+pub(super) fn snapshot(
+    ports: impl IntoIterator<Item = Port>,
+    networks: impl IntoIterator<Item = Network>,
     fdb: Arc<Fdb>,
 ) -> Snapshot {
-    Snapshot::new(ports.map(Some).into(), networks.map(Some).into(), fdb)
+    let ports = ports.into_iter().map(Some).collect();
+    let state = Snapshot::new(ports, networks.into_iter().map(Some).collect(), fdb);
+    state.fdb().assign(&state);
+    state
 }
 
 /// Every count is that of the table.
@@ -97,6 +107,9 @@ pub(super) fn assert_exact(fdb: &Fdb) {
     for id in 0..if cfg!(loom) { 4 } else { 8 } {
         assert_eq!(fdb.counts.port(PortId(id)), sum(&|p| p.port.0 == id));
         assert_eq!(fdb.counts.network(NetId(id)), sum(&|p| p.network.0 == id));
+    }
+    for id in (0..4).map(TenantId) {
+        assert_eq!(fdb.learnt_of(id), sum(&|p| fdb.counts.owner(p.network) == id));
     }
     for (&place, &count) in &counts {
         assert_eq!(fdb.counts.pair(place), count);

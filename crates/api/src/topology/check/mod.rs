@@ -7,6 +7,7 @@ mod acl;
 mod address;
 mod port;
 mod security;
+mod tenant;
 mod underlay;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,7 @@ pub(super) fn find(topology: &Topology) -> Found {
         found: Found::default(),
     };
     checker.check_switch(&topology.switch);
+    checker.check_tenants(&topology.tenant, &topology.port);
     checker.check_networks(&topology.network);
     checker.check_addresses(&topology.network);
     checker.check_ports(&topology.port);
@@ -297,10 +299,12 @@ fn memberships_of<'t>(ports: &'t [Port], entries: &[StaticEntry]) -> BTreeSet<(&
 
 /// `, or use one of red, green`; nothing where there is none.
 fn or_one_of(names: impl ExactSizeIterator<Item = impl Display>) -> String {
-    if names.len() == 0 {
-        return String::new();
-    }
+    if names.len() == 0 { String::new() } else { format!(", or use one of {}", listed(names)) }
+}
+
+/// `red, green`, the first of them where there are many.
+fn listed(names: impl ExactSizeIterator<Item = impl Display>) -> String {
     let more = if names.len() > NAMES_LISTED { ", ..." } else { "" };
     let names: Vec<_> = names.take(NAMES_LISTED).map(|n| n.to_string()).collect();
-    format!(", or use one of {}{more}", names.join(", "))
+    format!("{}{more}", names.join(", "))
 }
