@@ -48,11 +48,11 @@ pub fn explain<F: FrameBuf>(snapshot: &Snapshot, now: Instant, ingress: PortId, 
     let mut cx = Context { snapshot, now, ingress, port, network: None };
     let mut words = Words { steps: Vec::new(), learnt: None };
     let mut verdict = words.decide(&cx, frame);
-    if let Verdict::Decapsulated { network, peer } = verdict {
-        if let Some(port) = snapshot.port(peer) {
-            cx = Context { ingress: peer, port, network: Some(network), ..cx };
-            verdict = words.decide(&cx, frame);
-        }
+    if let Verdict::Decapsulated { network, peer } = verdict
+        && let Some(port) = snapshot.port(peer)
+    {
+        cx = Context { ingress: peer, port, network: Some(network), ..cx };
+        verdict = words.decide(&cx, frame);
     }
     match verdict {
         Verdict::Unicast { network, port } => words.leave(&cx, network, port, frame),

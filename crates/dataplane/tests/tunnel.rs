@@ -1,5 +1,5 @@
 //! Frames into VXLAN and out of it, with etherparse as the other end.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)] // these are tests, although not all functions are marked so
 
 mod testbed;
 

@@ -105,7 +105,7 @@ pub(super) fn snapshot<'a>(
     for (id, input) in ports {
         compiled[usize::from(id)] = Some(port(input, &known, underlay, acls));
     }
-    for (id, port) in own {
+    if let Some((id, port)) = own {
         if compiled.len() <= id.index() {
             compiled.resize_with(id.index() + 1, || None);
         }

@@ -103,7 +103,7 @@ impl Dispatch {
                     self.emit(snapshot, Hop { network, ingress, port }, frame);
                 }
                 Verdict::Decapsulated { network, peer } => {
-                    self.recirculate(snapshot, Inner { network, peer }, frame)
+                    self.recirculate(snapshot, Inner { network, peer }, frame);
                 }
                 Verdict::Flood { network } => self.flood(snapshot, network, ingress, frame),
                 Verdict::Drop(_) | Verdict::Pending => self.pool.release(frame),

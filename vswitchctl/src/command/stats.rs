@@ -63,7 +63,6 @@ fn ports(stats: &Stats) -> String {
     let ports = stats.ports.iter().map(|port| (port.name.as_str(), &port.counters));
     let own = stats.switch.iter().map(|counters| (OWN_PORT, counters));
     for (name, c) in ports.chain(own) {
-        let reasons: Vec<_> = c.drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
         table.row([
             name.to_owned(),
             c.rx_packets.to_string(),
