@@ -129,8 +129,14 @@ fn two_tenants() {
 #[test]
 fn every_file_has_its_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../topologies");
-    let tests =
-        [include_str!("topologies.rs"), include_str!("guests/main.rs"), include_str!("address.rs")].concat();
+    let tests = [
+        include_str!("topologies.rs"),
+        include_str!("guests/main.rs"),
+        include_str!("address.rs"),
+        include_str!("vxlan/linux.rs"),
+        include_str!("vxlan/switches.rs"),
+    ]
+    .concat();
     for entry in fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(tests.contains(&format!("topology_file(\"{name}\")")), "{name} is run by no test");

@@ -4,19 +4,22 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use vswitch_api::paths;
 use vswitch_api::topology::{Kind, Role, TrunkEntry};
-use vswitch_api::value::{self, Cidr, Mac, Pps, Prefix, Vid, Vni};
+use vswitch_api::value::{self, Mac, Pps, Prefix, Vid, Vni};
 
 use crate::lab;
 
 mod acl;
+mod network;
+mod tenant;
 mod vxlan;
 
 pub(crate) use acl::{Acl, AclOptions, AclRule, AclRuleOptions};
+pub(crate) use network::Network;
+pub(crate) use tenant::Tenant;
 pub(crate) use vxlan::{Peer, Vxlan};
 
 /// The heading of options that every command takes.
@@ -128,86 +131,6 @@ pub(crate) enum DaemonCommand {
     Status,
     /// Say what the switch would do with a frame, and why; changes nothing
     Trace(Trace),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Network {
-    /// Add a network
-    Add {
-        /// Its name
-        name: String,
-        /// Its 802.1Q VLAN ID on trunks, 1 to 4094
-        #[arg(long, value_parser = vid)]
-        vlan: Option<Vid>,
-        /// Its VXLAN network identifier, 0 to 16777215
-        #[arg(long, value_parser = vni)]
-        vni: Option<Vni>,
-        /// Another VTEP of it; may be given several times
-        #[arg(long = "peer", value_name = "IP")]
-        peers: Vec<IpAddr>,
-        /// Whoever sends frames of it becomes a peer
-        #[arg(long)]
-        peers_any: bool,
-        /// Static entries alone say which MAC is behind which peer
-        #[arg(long)]
-        no_remote_learning: bool,
-        /// Its owner
-        #[arg(long)]
-        tenant: Option<String>,
-        /// An address of the switch itself in it, as in 10.0.0.254/24; may be given several times
-        #[arg(long, value_name = "CIDR")]
-        address: Vec<Cidr>,
-        /// Most MACs learnt in it
-        #[arg(long, value_name = "N")]
-        max_macs: Option<u32>,
-        /// How long an unused FDB entry lives, as in 300s
-        #[arg(long, value_name = "TIME", value_parser = value::duration::parse)]
-        ageing: Option<Duration>,
-        #[command(flatten)]
-        acl: AclOptions,
-    },
-    /// Change a network: what is not named stays
-    Set {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        acl: AclOptions,
-    },
-    /// Remove a network that no port uses
-    Del {
-        /// Its name
-        name: String,
-    },
-    /// List all networks
-    List,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Tenant {
-    /// Limit a tenant: what is not named stays
-    #[command(group(clap::ArgGroup::new("limit").required(true).multiple(true)))]
-    Set {
-        /// Its name, as networks have it; it need not have a network yet
-        name: String,
-        /// Most MACs learnt in its networks together
-        #[arg(long, value_name = "N|none", group = "limit")]
-        max_macs: Option<Limit>,
-        /// Most ports that carry any of its networks
-        #[arg(long, value_name = "N|none", group = "limit")]
-        max_ports: Option<Limit>,
-    },
-    /// Forget a tenant that has no network
-    Del {
-        /// Its name
-        name: String,
-    },
-    /// List all tenants
-    List,
-    /// Show one tenant: networks, ports, limits, counters
-    Show {
-        /// Its name
-        name: String,
-    },
 }
 
 /// A number, or the word `none`.

@@ -57,7 +57,7 @@ fn datagram_to(port: u16, l4: &[u8]) -> Option<&[u8]> {
     l4.get(udp::HEADER_LEN..header.len())
 }
 
-/// Whom a DHCPACK gives which address (RFC 2131 section 4.3.1). One without a lease time gives none: it answers
+/// Whom a DHCPACK gives which address (RFC 2131 section 4.3.1, table 3). One without a lease time gives none: it answers
 /// DHCPINFORM.
 #[inline]
 fn acknowledged(packet: &[u8]) -> Option<(Mac, IpAddr, u32)> {

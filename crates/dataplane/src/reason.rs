@@ -50,10 +50,6 @@ drop_reasons! {
     VxlanUnknownPeer, "vxlan_unknown_peer", "the frame comes from a VTEP that is no peer of its network";
     VxlanInnerTag, "vxlan_inner_tag", "the frame in the tunnel has an 802.1Q tag (RFC 7348 section 6.1)";
     VxlanCongested, "vxlan_congested", "the path marked congestion, and the frame's sender does not understand it (RFC 6040)";
-    // Filters.
-    AclIngress, "acl_ingress", "a filter of the port or the network that the frame came in by denies it";
-    AclEgress, "acl_egress", "a filter of the port that the frame should leave by, or of its network, denies it";
-    AclUnreadable, "acl_unreadable", "a filter asks for what cannot be read: the headers are cut short, contradict themselves or are hidden in fragments";
     // Guard.
     SpoofedMac, "spoofed_mac", "the source MAC is none of those that the port may use";
     SpoofedIp, "spoofed_ip", "the source IP address is none of those that the port may use";
@@ -63,6 +59,10 @@ drop_reasons! {
     RogueDhcp, "rogue_dhcp", "a message of a DHCP server came in by a guarded port that is not trusted";
     RogueRa, "rogue_ra", "a router advertisement or a redirect came in by a guarded port that is not trusted";
     Unjudged, "unjudged", "the port is guarded, and the frame hides whose it is or what it claims";
+    // Filters.
+    AclIngress, "acl_ingress", "a filter of the port or the network that the frame came in by denies it";
+    AclEgress, "acl_egress", "a filter of the port that the frame should leave by, or of its network, denies it";
+    AclUnreadable, "acl_unreadable", "a filter asks for what cannot be read: the headers are cut short, contradict themselves or are hidden in fragments";
     // Flood and rate.
     StormBroadcast, "storm_broadcast", "the port's limit for broadcast is reached";
     StormMulticast, "storm_multicast", "the port's limit for multicast is reached";

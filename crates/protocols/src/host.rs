@@ -10,7 +10,7 @@ mod duplicate;
 #[cfg(test)]
 mod tests;
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::IpAddr;
 use core::time::Duration;
 
 use smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_MULTICAST_GROUP_COUNT};
@@ -18,6 +18,7 @@ use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
+use vswitch_wire::ipv6::link_local_of;
 use vswitch_wire::{Instant, Mac, ethernet};
 
 /// The most addresses of one host. It has one more, which is link-local.
@@ -44,13 +45,6 @@ pub struct Host {
     deadline: Option<Instant>,
 }
 
-/// The link-local address that is made of a MAC (RFC 4291 appendix A).
-#[must_use]
-pub fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
-}
-
 impl Host {
     /// A host of the unicast address `mac`, with unicast `addresses` and the lengths of their prefixes, and a link-local
     /// one. What is no such address, or beyond [`ADDRESSES_MAX`], is left out. Frames have `mtu` bytes at most, without
@@ -65,7 +59,7 @@ impl Host {
         let mut interface = Interface::new(config, &mut wire, StackInstant::ZERO);
         interface.update_ip_addrs(|own| {
             let cidrs = addresses.iter().filter_map(|&(ip, prefix)| cidr(ip, prefix)).take(ADDRESSES_MAX);
-            let link_local = cidr(link_local(mac).into(), 64);
+            let link_local = cidr(link_local_of(mac).into(), 64);
             // There is room for each, by the limit.
             for cidr in cidrs.chain(link_local) {
                 let _ = own.push(cidr);

@@ -287,8 +287,7 @@ impl Control {
         let has_vids = self.own.take_vids(&next);
         let replaced = self.acls.replace(&next, acls);
         self.stale.on_change(&old, &next, &self.port_ids, &self.net_ids);
-        let ids = (&self.port_ids, &self.net_ids);
-        self.overlay.on_change(&mut self.stale, (&old, &next), ids);
+        self.overlay.on_change(&mut self.stale, &next, &self.port_ids, &self.net_ids);
         // A port that changes its device has the old one still, unless it was in the way of another.
         let changed: Vec<String> = prepared.iter().map(|p| p.config.name.clone()).collect();
         self.detach(&changed, "its device changes").await;
@@ -361,7 +360,7 @@ impl Control {
                 self.networks.insert(network.to_owned(), compile::counters(workers));
             }
         }
-        self.overlay.add_peers(next, &mut self.port_ids, workers);
+        self.overlay.add_peers(next, &mut self.port_ids, &self.net_ids, workers);
         for port in &next.port {
             let id = self.port_ids.acquire(&port.name);
             if !self.ports.contains_key(&port.name) {
@@ -384,7 +383,7 @@ impl Control {
             }
             self.port_ids.release(name);
         }
-        self.overlay.forget_peers(&self.desired, &mut self.port_ids, &mut self.retired);
+        self.overlay.forget_peers(&mut self.port_ids, &mut self.retired);
         let kept: BTreeSet<&str> = self.desired.network.iter().map(|n| n.name.as_str()).collect();
         let gone = old.network.iter().map(|n| n.name.as_str()).filter(|name| !kept.contains(name));
         let has_none = old.underlay.is_some() && self.desired.underlay.is_none();

@@ -34,6 +34,9 @@ pub(super) fn peer_of(port_name: &str) -> Option<IpAddr> {
 /// A VTEP as a peer of a network by name, which nobody configured: it sent a frame.
 type Guest = (IpAddr, String);
 
+/// Which networks each peer is one of, ascending.
+type Memberships = BTreeMap<IpAddr, Vec<NetId>>;
+
 /// Seconds that a guest stays with nothing known behind it.
 const GUEST_IDLE: u32 = 60;
 
@@ -41,6 +44,8 @@ const GUEST_IDLE: u32 = 60;
 #[derive(Default)]
 pub(super) struct Overlay {
     peers: BTreeMap<IpAddr, Arc<[PortCounters]>>,
+    /// The networks of each, ascending.
+    networks: Memberships,
     /// The MACs of next hops, where they are known.
     hops: BTreeMap<IpAddr, Mac>,
     /// What is told to the station on the underlay, and by it.
@@ -73,28 +78,24 @@ impl Uplink {
 
 impl Overlay {
     /// The networks of each peer, where there is an underlay.
-    fn memberships<'t>(&'t self, topology: &'t Topology) -> BTreeMap<IpAddr, BTreeSet<&'t str>> {
-        let mut all: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+    fn memberships(&self, topology: &Topology, net_ids: &Ids) -> Memberships {
+        let mut all = Memberships::new();
         for network in topology.network.iter().filter(|_| topology.underlay.is_some()) {
-            for peer in &network.peers {
-                all.entry(*peer).or_default().insert(&network.name);
-            }
+            let Some(id) = net_ids.get(&network.name) else { continue };
+            network.peers.iter().for_each(|peer| all.entry(*peer).or_default().push(NetId(id)));
         }
         for (peer, network) in self.guests.keys() {
-            all.entry(*peer).or_default().insert(network);
+            all.entry(*peer).or_default().extend(net_ids.get(network).map(NetId));
         }
+        all.values_mut().for_each(|networks| networks.sort_unstable());
         all
     }
 
     /// Whether the VTEP may become a peer of the network without being asked.
     fn is_welcome(topology: &Topology, (peer, network): &Guest) -> bool {
         let network = topology.network.iter().find(|n| n.name == *network);
-        let is_reached = |underlay: &Underlay| {
-            let own = underlay.address.address;
-            own != *peer && own.is_ipv4() == peer.is_ipv4() && underlay.next_hop(*peer).is_some()
-        };
         network.is_some_and(|n| n.peers_any && n.vni.is_some() && !n.peers.contains(peer))
-            && topology.underlay.as_ref().is_some_and(is_reached)
+            && topology.underlay.as_ref().is_some_and(|underlay| underlay.may_reach(*peer))
     }
 
     /// Takes a VTEP in that nobody configured; false where it is none, or there are too many.
@@ -109,64 +110,45 @@ impl Overlay {
 
     /// A second has passed: guests with nothing behind them for long leave; true when one did. `learnt` says how many MACs are
     /// known at a port.
-    pub(super) fn age_guests(
-        &mut self,
-        stale: &mut Stale,
-        port_ids: &Ids,
-        learnt: impl Fn(PortId) -> u32,
-    ) -> bool {
+    pub(super) fn age_guests(&mut self, port_ids: &Ids, learnt: impl Fn(PortId) -> u32) -> bool {
         let port = |peer: &IpAddr| port_ids.get(&port_name(*peer)).map(PortId);
         let before = self.guests.len();
         self.guests.retain(|(peer, _), idle| {
             let is_used = port(peer).is_some_and(|port| learnt(port) > 0);
             *idle = if is_used { 0 } else { *idle + 1 };
-            if *idle > GUEST_IDLE {
-                // Nothing is known behind it, in any network.
-                port(peer).into_iter().for_each(|port| stale.on_silence(port));
-            }
             *idle <= GUEST_IDLE
         });
         self.guests.len() < before
     }
 
-    /// Gives every peer of `next` a port's number, and counters.
-    pub(super) fn add_peers(&mut self, next: &Topology, port_ids: &mut Ids, workers: usize) {
-        let all: Vec<IpAddr> = self.memberships(next).into_keys().collect();
-        for peer in all {
+    /// Gives every peer of `next`, whose networks have numbers, a port's number and counters.
+    pub(super) fn add_peers(&mut self, next: &Topology, port_ids: &mut Ids, net_ids: &Ids, workers: usize) {
+        for peer in self.memberships(next, net_ids).into_keys() {
             port_ids.acquire(&port_name(peer));
             self.peers.entry(peer).or_insert_with(|| compile::counters(workers));
         }
     }
 
-    /// The topology becomes `new`. What was learnt behind peers that go, or that leave a network, is stale.
-    pub(super) fn on_change(
-        &mut self,
-        stale: &mut Stale,
-        (old, new): (&Topology, &Topology),
-        (ports, networks): (&Ids, &Ids),
-    ) {
-        let owned = |all: BTreeMap<IpAddr, BTreeSet<&str>>| -> BTreeMap<IpAddr, BTreeSet<String>> {
-            all.into_iter().map(|(peer, of)| (peer, of.into_iter().map(str::to_owned).collect())).collect()
-        };
-        let before = owned(self.memberships(old));
+    /// The topology becomes `new`, or a guest came. What was learnt behind peers that go, or that leave a network, is stale.
+    pub(super) fn on_change(&mut self, stale: &mut Stale, new: &Topology, ports: &Ids, networks: &Ids) {
         self.guests.retain(|guest, _| Self::is_welcome(new, guest));
-        let after = self.memberships(new);
-        for (peer, of) in before {
+        let after = self.memberships(new, networks);
+        for (peer, before) in std::mem::take(&mut self.networks) {
             let Some(port) = ports.get(&port_name(peer)).map(PortId) else { continue };
             let Some(now) = after.get(&peer) else {
                 stale.on_end(port);
                 continue;
             };
-            let left =
-                of.iter().filter(|name| !now.contains(name.as_str())).filter_map(|name| networks.get(name));
-            left.for_each(|network| stale.on_leaving(port, NetId(network)));
+            let left = before.iter().filter(|network| now.binary_search(network).is_err());
+            left.for_each(|network| stale.on_leaving(port, *network));
         }
+        self.networks = after;
     }
 
-    /// Forgets the peers that are none of `desired`, which no worker knows any more. What they counted goes to `retired`.
-    pub(super) fn forget_peers(&mut self, desired: &Topology, port_ids: &mut Ids, retired: &mut Totals) {
-        let kept = self.memberships(desired);
-        let gone: Vec<IpAddr> = self.peers.keys().filter(|peer| !kept.contains_key(peer)).copied().collect();
+    /// Forgets the peers that are none of any network, which no worker knows any more. What they counted goes to `retired`.
+    pub(super) fn forget_peers(&mut self, port_ids: &mut Ids, retired: &mut Totals) {
+        let gone: Vec<IpAddr> =
+            self.peers.keys().filter(|peer| !self.networks.contains_key(peer)).copied().collect();
         for peer in gone {
             if let Some(counters) = self.peers.remove(&peer) {
                 retired.add_peer(&counters);
@@ -175,9 +157,9 @@ impl Overlay {
         }
     }
 
-    /// Networks that the peer is one of.
-    pub(super) fn networks_of(&self, desired: &Topology, peer: IpAddr) -> usize {
-        self.memberships(desired).get(&peer).map_or(0, BTreeSet::len)
+    /// How many networks the peer is one of.
+    pub(super) fn networks_of(&self, peer: IpAddr) -> usize {
+        self.networks.get(&peer).map_or(0, Vec::len)
     }
 
     /// Every peer, and what it counted.
@@ -218,13 +200,11 @@ impl Overlay {
         net_ids: &Ids,
     ) -> Vec<(PortId, IpAddr, Port)> {
         let Some(underlay) = &desired.underlay else { return Vec::new() };
-        let with_vni: BTreeSet<&str> =
-            desired.network.iter().filter(|n| n.vni.is_some()).map(|n| n.name.as_str()).collect();
-        let networks = self.memberships(desired);
-        let ids = |peer: &IpAddr| {
-            let of = networks.get(peer)?.iter().filter(|name| with_vni.contains(*name));
-            Some(of.filter_map(|name| net_ids.get(name)).map(NetId).collect::<Vec<_>>())
-        };
+        let with_vni: BTreeSet<NetId> = (desired.network.iter().filter(|n| n.vni.is_some()))
+            .filter_map(|n| net_ids.get(&n.name).map(NetId))
+            .collect();
+        let ids =
+            |peer: &IpAddr| Some(self.networks.get(peer)?.iter().copied().filter(|id| with_vni.contains(id)));
         let mtu = uplink.inner_mtu(underlay).unwrap_or_default();
         let port = |(peer, counters): (&IpAddr, &Arc<[PortCounters]>)| {
             let id = PortId(port_ids.get(&port_name(*peer))?);

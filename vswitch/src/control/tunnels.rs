@@ -1,5 +1,7 @@
 //! What control knows of the underlay: its port, and `vxlan show`.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use vswitch_api::response::{Peer, Reach, TunnelledNetwork, UnderlayState, VxlanState};
@@ -82,16 +84,18 @@ impl Control {
         }
         tracing::info!(vtep = %stranger.address, network, "a new peer");
         let workers = self.workers.count();
-        self.overlay.add_peers(&self.desired, &mut self.port_ids, workers);
+        self.overlay.add_peers(&self.desired, &mut self.port_ids, &self.net_ids, workers);
+        self.overlay.on_change(&mut self.stale, &self.desired, &self.port_ids, &self.net_ids);
         self.publish().await;
     }
 
     /// Peers that nobody configured leave when nothing is known behind them any more.
     pub(super) async fn age_guests(&mut self) {
         let learnt = |port| self.fdb.learnt_at(port);
-        if self.overlay.age_guests(&mut self.stale, &self.port_ids, learnt) {
+        if self.overlay.age_guests(&self.port_ids, learnt) {
+            self.overlay.on_change(&mut self.stale, &self.desired, &self.port_ids, &self.net_ids);
             self.publish().await;
-            self.overlay.forget_peers(&self.desired, &mut self.port_ids, &mut self.retired);
+            self.overlay.forget_peers(&mut self.port_ids, &mut self.retired);
         }
     }
 
@@ -116,31 +120,41 @@ impl Control {
             up: uplink.up,
             mtu: uplink.mtu,
         });
-        VxlanState {
-            underlay,
-            networks: networks.map(network).collect(),
-            peers: self.overlay.peers().map(|(peer, counters)| self.peer_view(peer, counters)).collect(),
-        }
+        VxlanState { underlay, networks: networks.map(network).collect(), peers: self.peer_views() }
     }
 
-    fn peer_view(&self, address: std::net::IpAddr, counters: &[PortCounters]) -> Peer {
+    fn peer_views(&self) -> Vec<Peer> {
+        let is_up = self.uplink().is_some_and(|uplink| uplink.up);
+        let mut statics: HashMap<IpAddr, u64> = HashMap::new();
+        for vtep in self.desired.fdb.iter().filter(|e| self.statics.has(e)).filter_map(|e| e.vtep) {
+            *statics.entry(vtep).or_default() += 1;
+        }
+        let view = |(peer, counters)| self.peer_view(peer, counters, is_up, statics.get(&peer).copied());
+        self.overlay.peers().map(view).collect()
+    }
+
+    fn peer_view(
+        &self,
+        address: IpAddr,
+        counters: &[PortCounters],
+        is_up: bool,
+        statics: Option<u64>,
+    ) -> Peer {
         let next_hop = self.desired.underlay.as_ref().and_then(|underlay| underlay.next_hop(address));
         let mac = next_hop.and_then(|hop| self.overlay.next_hop_mac(hop));
-        let reach = match (self.uplink(), mac) {
-            (Some(Uplink { up: true, .. }), Some(_)) => Reach::Resolved,
-            (Some(Uplink { up: true, .. }), None) => Reach::Resolving,
-            _ => Reach::Down,
+        let reach = match mac {
+            _ if !is_up => Reach::Down,
+            Some(_) => Reach::Resolved,
+            None => Reach::Resolving,
         };
         let id = self.port_ids.get(&overlay::port_name(address)).map(PortId);
-        let entries =
-            self.desired.fdb.iter().filter(|e| e.vtep == Some(address) && self.statics.has(e)).count();
         Peer {
             address,
             reach,
             next_hop,
             mac: mac.map(|mac| mac.to_string()),
-            networks: self.overlay.networks_of(&self.desired, address) as u64,
-            macs: id.map_or(0, |id| u64::from(self.fdb.learnt_at(id))) + entries as u64,
+            networks: self.overlay.networks_of(address) as u64,
+            macs: id.map_or(0, |id| u64::from(self.fdb.learnt_at(id))) + statics.unwrap_or(0),
             counters: Totals::of(counters, Default::default()).view(),
         }
     }

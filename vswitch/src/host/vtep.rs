@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use vswitch_protocols::host::{Host, link_local};
+use vswitch_protocols::host::Host;
 use vswitch_protocols::neighbours::{Neighbours, Station};
+use vswitch_wire::ipv6::link_local_of;
 use vswitch_wire::{Instant, Mac};
 
 use super::Member;
@@ -61,7 +62,7 @@ impl Vtep {
             IpAddr::V4(v4) => (Some(v4), None),
             IpAddr::V6(v6) => (None, Some(v6)),
         };
-        let station = Station { mac, v4, v6, link_local: Some(link_local(mac)) };
+        let station = Station { mac, v4, v6, link_local: Some(link_local_of(mac)) };
         Self {
             host: Host::new(mac, &[(address, prefix)], mtu, seed),
             neighbours: Neighbours::new(station, seed),

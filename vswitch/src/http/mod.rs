@@ -201,7 +201,9 @@ async fn del_peer(
     State(control): State<Remote>,
     Path((name, address)): Path<(String, String)>,
 ) -> Answer<Changes> {
-    let invalid = || ErrorBody::new(ErrorCode::Invalid, format!("{address:?} is no IP address"), "");
+    let invalid = || {
+        ErrorBody::new(ErrorCode::Invalid, format!("{address:?} is no IP address"), "write it as 192.0.2.2")
+    };
     let address = address.parse().map_err(|_| invalid())?;
     change(&control, Options::default(), move |t| edit::del_peer(t, &name, address)).await
 }

@@ -39,6 +39,8 @@ struct Hop {
     network: NetId,
     ingress: PortId,
     port: PortId,
+    /// The frame leaves by this port alone: whoever sent it may be told why it does not.
+    is_known: bool,
 }
 
 impl Dispatch {
@@ -100,7 +102,7 @@ impl Dispatch {
         for (frame, verdict) in batch.drain().zip(verdicts) {
             match *verdict {
                 Verdict::Unicast { network, port } => {
-                    self.emit(snapshot, Hop { network, ingress, port }, frame);
+                    self.emit(snapshot, Hop { network, ingress, port, is_known: true }, frame);
                 }
                 Verdict::Decapsulated { network, peer } => {
                     self.recirculate(snapshot, Inner { network, peer }, frame);
@@ -127,12 +129,12 @@ impl Dispatch {
             let copy = self.obtain(snapshot, |pool| pool.copy(&frame));
             self.count(snapshot, port, |c| c.replicated.add(1));
             match copy {
-                Some(copy) => self.emit(snapshot, Hop { network, ingress, port }, copy),
+                Some(copy) => self.emit(snapshot, Hop { network, ingress, port, is_known: false }, copy),
                 None => self.count(snapshot, port, |c| c.drop(Reason::PoolEmpty, 1)),
             }
             port = next;
         }
-        self.emit(snapshot, Hop { network, ingress, port }, frame);
+        self.emit(snapshot, Hop { network, ingress, port, is_known: false }, frame);
     }
 
     fn emit(&mut self, snapshot: &Snapshot, hop: Hop, mut frame: Frame) {
@@ -142,7 +144,8 @@ impl Dispatch {
             Ok(Egress::Segment) => self.segment(snapshot, hop, frame),
             Ok(Egress::Encapsulate) => self.encapsulate(snapshot, hop.network, hop.port, frame),
             Err(reason) => {
-                if reason == Reason::TooBigEgress && tunnel::of(snapshot, hop.port).is_some() {
+                if hop.is_known && reason == Reason::TooBigEgress && tunnel::of(snapshot, hop.port).is_some()
+                {
                     self.answer_too_big(snapshot, hop, &frame);
                 }
                 self.discard(snapshot, hop.port, reason, frame);
@@ -213,8 +216,8 @@ impl Dispatch {
 
     fn recirculate(&mut self, snapshot: &Snapshot, inner: Inner, frame: Frame) {
         if let Err(frame) = self.inner.push(inner, frame) {
-            // A batch is no longer than what fits in.
-            self.discard(snapshot, inner.peer, Reason::PoolEmpty, frame);
+            debug_assert!(false, "a batch is no longer than what fits in");
+            self.discard(snapshot, inner.peer, Reason::TxFull, frame);
         }
     }
 
@@ -230,8 +233,8 @@ impl Dispatch {
         reply.set_len(len);
         reply.bytes_mut().copy_from_slice(&answer[..len]);
         self.count(snapshot, hop.ingress, |c| c.originated.add(1));
-        let Hop { network, ingress, port } = hop;
-        self.emit(snapshot, Hop { network, ingress: port, port: ingress }, reply);
+        let back = Hop { ingress: hop.port, port: hop.ingress, is_known: false, ..hop };
+        self.emit(snapshot, back, reply);
     }
 
     /// A frame of the pool. What a batch becomes may be more than there are: what waits is sent, then there are some.

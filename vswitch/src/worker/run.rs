@@ -28,9 +28,9 @@ const EMPTY_SPELL: Duration = Duration::from_micros(50);
 const LOOK: Duration = Duration::from_micros(50);
 /// How often what no event announces is done: completed transmissions, kernel drop counts.
 const CHORES_MS: u16 = 500;
+pub const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
 /// The least time between two strangers that control is told of: each costs it a snapshot.
 const STRANGERS: Duration = Duration::from_millis(20);
-pub const CHORES: Duration = Duration::from_millis(CHORES_MS as u64);
 
 pub(super) struct Worker {
     index: usize,
@@ -165,7 +165,7 @@ impl Worker {
         }
     }
 
-    /// The same for the frames that were in tunnels.
+    /// Decides on the frames that were in tunnels and carries it out; how many frames left.
     fn forward_inner(&mut self, now: Instant) -> u32 {
         let snapshot = self.snapshot.load();
         let mut emitted = 0;

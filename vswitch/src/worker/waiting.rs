@@ -1,4 +1,5 @@
-//! Frames for a VTEP whose next hop is not known yet (RFC 1122 section 2.3.2.2): they wait, a few and not for long.
+//! Frames for a VTEP whose next hop is not known yet: they wait, a few and not for long. The latest of them are kept (RFC
+//! 1122 section 2.3.2.2, RFC 4861 section 7.2.2).
 
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ impl Waiting {
         Self { worker, frames: Vec::new() }
     }
 
-    /// Keeps a frame, or hands it back when too many wait.
+    /// Keeps a frame in place of the oldest, where too many wait for its VTEP; hands it back where too many wait for all.
     pub(super) fn hold(
         &mut self,
         snapshot: &Snapshot,
@@ -48,8 +49,13 @@ impl Waiting {
         peer: PortId,
         frame: Frame,
     ) -> Result<(), Frame> {
-        let of_peer = self.frames.iter().filter(|held| held.peer == peer).count();
-        let Some(port) = snapshot.port(peer).filter(|_| self.frames.len() < ALL && of_peer < PER_PEER) else {
+        let mut of_peer = self.frames.iter().enumerate().filter(|(_, held)| held.peer == peer);
+        let oldest = of_peer.next().map(|(at, _)| at);
+        if let Some(at) = oldest.filter(|_| of_peer.count() + 1 >= PER_PEER) {
+            let held = self.frames.remove(at);
+            self.give_up(&held, Reason::NoNeighbour);
+        }
+        let Some(port) = snapshot.port(peer).filter(|_| self.frames.len() < ALL) else {
             return Err(frame);
         };
         let counters = Arc::clone(&port.counters);

@@ -39,7 +39,7 @@ pub use own::{OWN_PORT, own_mac};
 pub use security::{SECURITY_MAX, Security};
 pub use tenant::Tenant;
 pub use trunk::TrunkEntry;
-pub use underlay::{PEER_ENTRIES_MAX, PEERS_MAX, Underlay};
+pub use underlay::{PEER_ENTRIES_MAX, PEERS_MAX, Underlay, is_host};
 
 /// The most ports of one switch.
 pub const PORTS_MAX: usize = 4096;

@@ -104,4 +104,49 @@ impl Underlay {
     pub fn next_hop(&self, peer: IpAddr) -> Option<IpAddr> {
         if self.address.contains(peer) { Some(peer) } else { self.gateway }
     }
+
+    /// Whether there may be another VTEP at this address, and a way to it.
+    #[must_use]
+    pub fn may_reach(&self, peer: IpAddr) -> bool {
+        let own = self.address.address;
+        own != peer && own.is_ipv4() == peer.is_ipv4() && is_host(peer) && self.next_hop(peer).is_some()
+    }
+}
+
+/// Whether it may be the address of one host.
+#[must_use]
+pub fn is_host(address: IpAddr) -> bool {
+    let is_of_none = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    // 0.0.0.0/8 is "this network", and from 240.0.0.0 on all is reserved (RFC 6890 section 2.2.2).
+    let is_reserved = matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.octets()[0] >= 240);
+    !is_of_none && !is_reserved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_be_another_vtep() {
+        let underlay = |gateway: Option<&str>| Underlay {
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            ..Underlay::new("192.0.2.1/24".parse().unwrap(), "uplink")
+        };
+        let reaches = |underlay: &Underlay, peer: &str| underlay.may_reach(peer.parse().unwrap());
+        let (link, routed) = (underlay(None), underlay(Some("192.0.2.254")));
+        assert!(reaches(&link, "192.0.2.2") && !reaches(&link, "198.51.100.1"));
+        assert!(reaches(&routed, "198.51.100.1"));
+        for none in [
+            "192.0.2.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "224.0.0.1",
+            "127.0.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "2001:db8::1",
+        ] {
+            assert!(!reaches(&routed, none), "{none}");
+        }
+    }
 }

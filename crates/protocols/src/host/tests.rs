@@ -90,7 +90,7 @@ fn it_answers_solicitations_and_pings_for_its_own_addresses_alone() {
     let mut other = OWN6;
     other[8] = 1;
     assert!(answers(&mut host, &solicitation(PEER6, other)).is_empty(), "the same group, another address");
-    let local = link_local(OWN).octets();
+    let local = link_local_of(OWN).octets();
     assert_eq!(local[8..], [0, 0, 0, 0xff, 0xfe, 0, 0, 0xfe], "the universal bit is turned");
     for target in [OWN6, local] {
         let reply = answers(&mut host, &solicitation(PEER6, target)).remove(0);
@@ -141,7 +141,7 @@ fn it_joins_the_groups_of_its_addresses_and_reports_them_when_it_is_asked() {
     assert_eq!(host.next_deadline(), None);
 
     // A general query (RFC 3810 section 5.1), with five seconds for the answer.
-    let from = link_local(PEER).octets();
+    let from = link_local_of(PEER).octets();
     let all_nodes = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     let mut query = std::vec![130, 0, 0, 0, 0x13, 0x88, 0, 0];
     query.extend([0; 16]);

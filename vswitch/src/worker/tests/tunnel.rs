@@ -90,6 +90,8 @@ fn frames_pass_through_the_tunnel_both_ways_and_keep_their_offloads_in() {
 fn what_is_too_long_is_cut_to_fit_or_answered() {
     let mut rig = Rig::with_tunnel(true);
     let tcp = |payload: &[u8]| frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2, 0x10).payload(payload);
+    rig.send_tunnelled(&frame(A, B).payload(b"B is behind the tunnel").build());
+    drop(rig.receive(0, 1));
     // 1460 bytes make 1500 with their headers; 1450 is what the tunnel takes.
     rig.send(0, 0, &tcp(&[7; 4 * 1460]).gso(1460));
     let segments = rig.receive(1, 5);
@@ -100,6 +102,16 @@ fn what_is_too_long_is_cut_to_fit_or_answered() {
     assert_eq!(answer[0].bytes()[..12], [A.0, B.0].concat());
     assert_eq!(answer[0].bytes()[34..42][..2], [3, 4]);
     assert_eq!(answer[0].bytes()[40..42], 1450_u16.to_be_bytes());
+    assert_eq!(rig.counters[0][0].originated.get(), 1);
+    // What is flooded may fit where it is meant for: nobody is told then.
+    let unknown = frame(Mac([2, 0, 0, 0, 0, 3]), A)
+        .ip([10, 0, 0, 1], [10, 0, 0, 3])
+        .tcp(1, 2, 0x10)
+        .payload(&[7; 1460]);
+    rig.send(0, 0, &unknown.build());
+    rig.wait_for("the second to be dropped", |rig| {
+        rig.peers[0][0].drops[Reason::TooBigEgress.index()].get() == 2
+    });
     assert_eq!(rig.counters[0][0].originated.get(), 1);
     drop((segments, answer));
     rig.end();
@@ -116,7 +128,7 @@ fn frames_wait_for_the_next_hop_a_few_and_not_for_long() {
     rig.publish_tunnel(true);
     let sent = rig.receive(1, 16);
     let order: Vec<u8> = sent.iter().map(|frame| frame.bytes()[OVERHEAD + 14]).collect();
-    assert_eq!(order, (0..16).collect::<Vec<u8>>());
+    assert_eq!(order, (4..20).collect::<Vec<u8>>(), "the latest");
     rig.publish_tunnel(false);
     rig.send(0, 0, &frame(B, A).payload(&[77; 60]).build());
     rig.wait_for("the last to be given up", |rig| dropped(rig) == 5);

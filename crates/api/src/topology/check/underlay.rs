@@ -1,15 +1,7 @@
 //! What `[underlay]` and networks' peers must hold.
 
-use std::net::IpAddr;
-
 use super::{Checker, FirstSeen};
-use crate::topology::{Network, PEER_ENTRIES_MAX, PEERS_MAX, Port, Topology, Underlay};
-
-/// Not one host's address.
-fn is_no_host(address: IpAddr) -> bool {
-    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0);
-    address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_broadcast
-}
+use crate::topology::{Network, PEER_ENTRIES_MAX, PEERS_MAX, Port, Topology, Underlay, is_host};
 
 impl Checker<'_> {
     pub(super) fn check_tunnels(&mut self, topology: &Topology) {
@@ -21,7 +13,7 @@ impl Checker<'_> {
 
     fn check_underlay(&mut self, underlay: &Underlay) {
         let address = underlay.address.address;
-        if is_no_host(address) {
+        if !is_host(address) {
             self.report(
                 "underlay.address",
                 format!("{address} is no address of a host"),
@@ -83,6 +75,9 @@ impl Checker<'_> {
                 let what = format!("the VNI is taken by {first}");
                 self.report(format!("{path}.vni"), what, "give each network its own VNI");
             }
+            if network.vni.is_none() && network.peers_any {
+                self.report(format!("{path}.peers-any"), "a network without a VNI has no peers", "add vni");
+            }
             if network.vni.is_none() && !network.peers.is_empty() {
                 self.report(format!("{path}.peers"), "a network without a VNI has no peers", "add vni");
             }
@@ -107,7 +102,7 @@ impl Checker<'_> {
             if let Some(first) = seen.insert(peer, &at) {
                 self.report(&at, format!("{peer} is given by {first} already"), "name each peer once");
             }
-            if is_no_host(peer) {
+            if !is_host(peer) {
                 self.report(&at, format!("{peer} is no address of a host"), "use the peer's VTEP");
                 continue;
             }
