@@ -7,6 +7,7 @@
 
 mod filter;
 mod rig;
+mod tunnel;
 
 use std::hint::black_box;
 use std::process::Command;
@@ -19,6 +20,7 @@ use crate::noise::{self, Sample};
 use crate::report::{Row, median};
 use crate::{Effort, Result, clock};
 use rig::Rig;
+use tunnel::Way;
 
 /// What frames of one batch meet.
 #[derive(Clone, Copy)]
@@ -29,17 +31,23 @@ struct Variant {
     macs: u32,
     /// Rules that judge them on the way in.
     rules: Option<usize>,
+    /// They go through a tunnel.
+    tunnel: Option<Way>,
 }
 
 const fn variant(batch: usize, macs: u32) -> Variant {
-    Variant { batch, macs, rules: None }
+    Variant { batch, macs, rules: None, tunnel: None }
 }
 
 const fn filtered(rules: usize) -> Variant {
     Variant { rules: Some(rules), ..variant(32, 1_000) }
 }
 
-const VARIANTS: [Variant; 8] = [
+const fn tunnelled(way: Way) -> Variant {
+    Variant { tunnel: Some(way), ..variant(32, 1_000) }
+}
+
+const VARIANTS: [Variant; 10] = [
     variant(32, 1),
     variant(32, 1_000),
     variant(32, 1_000_000),
@@ -48,6 +56,8 @@ const VARIANTS: [Variant; 8] = [
     filtered(10),
     filtered(1_000),
     filtered(4_096),
+    tunnelled(Way::Encap),
+    tunnelled(Way::Decap),
 ];
 /// Frames whose instructions are counted.
 const COUNTED_FRAMES: u64 = 320_000;
@@ -71,6 +81,9 @@ pub(crate) struct Batches {
     /// Rules that judge what comes in
     #[arg(long)]
     rules: Option<usize>,
+    /// Which way they go through a tunnel
+    #[arg(long)]
+    tunnel: Option<Way>,
     /// Only the loop around the pipeline
     #[arg(long)]
     without_pipeline: bool,
@@ -79,7 +92,8 @@ pub(crate) struct Batches {
 impl Batches {
     /// Runs it.
     pub(crate) fn run(&self) -> Result<()> {
-        let mut rig = Rig::new(self.batch, self.macs, self.rules)?;
+        let &Self { batch, macs, rules, tunnel, .. } = self;
+        let mut rig = Rig::new(Variant { batch, macs, rules, tunnel })?;
         run(&mut rig, self.count, !self.without_pipeline);
         if !self.without_pipeline { rig.expect_unicast() } else { Ok(()) }
     }
@@ -89,9 +103,10 @@ impl Batches {
 pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     println!("\n== pipeline");
     let mut rows = Vec::new();
-    for which @ Variant { batch, macs, rules } in VARIANTS {
+    for which @ Variant { batch, macs, rules, tunnel } in VARIANTS {
         let filter = rules.map_or(String::new(), |rules| format!(" acl={rules}"));
-        let variant = format!("64B batch={batch} macs={macs}{filter}");
+        let way = tunnel.map_or(String::new(), |way| format!(" vxlan-{}", way.name()));
+        let variant = format!("64B batch={batch} macs={macs}{filter}{way}");
         let row = |unit, samples: &[Sample]| {
             let subject = ("vswitch", "Pipeline::process".to_owned());
             Row::new(["pipeline", unit], &variant, subject, samples)
@@ -117,8 +132,9 @@ fn run(rig: &mut Rig, batches: u64, with_pipeline: bool) {
 }
 
 /// Nanoseconds a packet, each the median of some short measurements.
-fn times(Variant { batch, macs, rules }: Variant, effort: Effort) -> Result<Vec<Sample>> {
-    let mut rig = Rig::new(batch, macs, rules)?;
+fn times(which: Variant, effort: Effort) -> Result<Vec<Sample>> {
+    let mut rig = Rig::new(which)?;
+    let batch = which.batch;
     let batches = TIMED_FRAMES / batch as u64;
     let mut time = |with_pipeline| {
         let begin = clock::now();
@@ -145,7 +161,7 @@ fn per_frame(time: Duration, frames: u64) -> f64 {
 }
 
 /// Instructions a packet.
-fn instructions(Variant { batch, macs, rules }: Variant) -> Result<f64> {
+fn instructions(Variant { batch, macs, rules, tunnel }: Variant) -> Result<f64> {
     let count = COUNTED_FRAMES / batch as u64;
     let run = |more: &[&str]| -> Result<u64> {
         let folder = Scratch::new()?;
@@ -157,6 +173,7 @@ fn instructions(Variant { batch, macs, rules }: Variant) -> Result<f64> {
         command.args(["--count", &count.to_string(), "--batch", &batch.to_string()]);
         command.args(["--macs", &macs.to_string()]).args(more);
         command.args(rules.map(|rules| format!("--rules={rules}")));
+        command.args(tunnel.map(|way| format!("--tunnel={}", way.name())));
         Process::run(command)?;
         total(&std::fs::read_to_string(out)?).ok_or_else(|| "callgrind reports no total".into())
     };
@@ -177,8 +194,16 @@ mod tests {
 
     #[test]
     fn every_frame_of_the_rig_is_known_unicast() {
-        for (batch, macs, rules) in [(1, 1, None), (32, 1, None), (64, 1000, None), (32, 10, Some(100))] {
-            let mut rig = Rig::new(batch, macs, rules).unwrap();
+        let filtered = Variant { rules: Some(100), ..variant(32, 10) };
+        for which in [
+            variant(1, 1),
+            variant(32, 1),
+            variant(64, 1000),
+            filtered,
+            tunnelled(Way::Encap),
+            tunnelled(Way::Decap),
+        ] {
+            let mut rig = Rig::new(which).unwrap();
             run(&mut rig, 100, true);
             rig.expect_unicast().unwrap();
         }
