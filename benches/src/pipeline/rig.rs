@@ -48,7 +48,9 @@ impl Rig {
         let stations = (macs / 2).max(1);
         let fdb = Arc::new(Fdb::new(2 * stations as usize));
         let network = || Network::new(u32::MAX, Duration::from_secs(300), Arc::from([Default::default()]));
-        let networks = vec![Some(Network { vni: Some(tunnel::vni()?), ..network() }), Some(network())];
+        let mut red = network();
+        red.vni = Some(tunnel::vni()?);
+        let networks = vec![Some(red), Some(network())];
         let filter = rules.map(Filter::new);
         let list = filter.as_ref().map(Filter::compile).transpose()?.map(Arc::new);
         let ingress = Port { acl: Acls { ingress: list, ..Acls::default() }, ..port() };

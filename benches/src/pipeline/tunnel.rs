@@ -63,7 +63,7 @@ pub(super) fn peer(network: NetId) -> Port {
 /// The same switch, with the peer `peer` and `network` in the tunnel.
 pub(super) fn with_underlay(snapshot: Snapshot, peer: PortId, network: NetId) -> Result<Snapshot> {
     let own = (VTEP, OWN, vxlan::UDP_PORT);
-    let underlay = Underlay::new((UNDERLAY, UPLINK), own, &[(OTHER, peer)], &[(vni()?, network)]);
+    let underlay = Underlay::new((UNDERLAY, UPLINK), own, &[(OTHER, peer)], &[(vni()?, network)], [0; 2]);
     Ok(snapshot.with_underlay(Some(underlay)))
 }
 

@@ -51,16 +51,19 @@ pub struct Tunnel {
 }
 
 impl Underlay {
-    /// The VTEP of these peers and networks.
+    /// The VTEP of these peers and networks. A random and secret `seed` keeps strangers from choosing addresses that all fall
+    /// into the same place.
     #[must_use]
     pub fn new(
         (network, port): (NetId, PortId),
         (mac, address, udp_port): (Mac, IpAddr, u16),
         peers: &[(IpAddr, PortId)],
         networks: &[(Vni, NetId)],
+        seed: [u64; 2],
     ) -> Self {
-        let peers = Lookup::new(peers.iter().map(|&(address, port)| (key(address), port)));
-        let networks = Lookup::new(networks.iter().map(|&(vni, network)| (u128::from(vni.get()), network)));
+        let peers = Lookup::new(peers.iter().map(|&(address, port)| (key(address), port)), seed);
+        let networks = networks.iter().map(|&(vni, network)| (u128::from(vni.get()), network));
+        let networks = Lookup::new(networks, seed);
         Self { network, port, mac, address, udp_port, peers, networks }
     }
 }

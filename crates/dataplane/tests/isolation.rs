@@ -65,7 +65,7 @@ fn switch() -> Switch {
     let at = (UNDER, PortId(UPLINK));
     let own = (VTEP, IpAddr::V4(OWN), vxlan::UDP_PORT);
     let networks = [(vnis[0], ACME[0]), (vnis[1], ACME[1]), (vnis[2], BOLT)];
-    let underlay = Underlay::new(at, own, &[(IpAddr::V4(OTHER), PortId(PEER))], &networks);
+    let underlay = Underlay::new(at, own, &[(IpAddr::V4(OTHER), PortId(PEER))], &networks, [0; 2]);
     let empty = Snapshot::new(vec![], vec![], switch.fdb.clone());
     switch.snapshot = std::mem::replace(&mut switch.snapshot, empty).with_underlay(Some(underlay));
     switch

@@ -79,6 +79,7 @@ fn with_underlay(snapshot: Snapshot, family: Family) -> Snapshot {
         (VTEP, family.own, vxlan::UDP_PORT),
         &[(family.peers[0], PortId(FIRST)), (family.peers[1], PortId(SECOND))],
         &[(vni(100), RED), (vni(200), BLUE)],
+        [0; 2],
     )))
 }
 

@@ -288,6 +288,7 @@ impl Control {
         let replaced = self.acls.replace(&next, acls);
         self.stale.on_change(&old, &next, &self.port_ids, &self.net_ids);
         self.overlay.on_change(&mut self.stale, &next, &self.port_ids, &self.net_ids);
+        self.mark_underlay(&old, &next);
         // A port that changes its device has the old one still, unless it was in the way of another.
         let changed: Vec<String> = prepared.iter().map(|p| p.config.name.clone()).collect();
         self.detach(&changed, "its device changes").await;

@@ -119,7 +119,7 @@ pub(super) fn snapshot<'a>(
         compiled[id.index()] = Some(port);
         peers.push((peer, id));
     }
-    let vtep = overlay::vtep(desired, uplink, &peers, net_ids);
+    let vtep = overlay::vtep(desired, uplink, &peers, net_ids, overlay.seed);
     Snapshot::new(compiled, networks, Arc::clone(fdb)).with_underlay(vtep)
 }
 

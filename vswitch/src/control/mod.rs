@@ -211,7 +211,7 @@ impl Control {
             own,
             attachments: 0,
             networks: BTreeMap::new(),
-            overlay: Overlay::default(),
+            overlay: Overlay::new(secret_seed()),
             fdb,
             shortcut,
             shortcut_given_up: None,
@@ -273,6 +273,7 @@ impl Control {
                 _ = ageing.tick() => {
                     self.sweep_flows(); // first: who is in use does not age
                     self.fdb.age(&self.snapshot, self.clock.now());
+                    self.follow_next_hops().await;
                     self.publish_leases().await;
                 }
                 _ = devices.tick() => {
@@ -317,6 +318,8 @@ impl Control {
     }
 
     async fn exchange_snapshot(&mut self) {
+        let uplink = self.uplink();
+        self.place_vtep(uplink.as_ref());
         self.settle_leases();
         let ports = self.desired.port.iter().filter_map(|config| {
             let record = self.ports.get(&config.name)?;
@@ -331,7 +334,6 @@ impl Control {
         let count = self.workers.count();
         let counters =
             |name: &str| self.networks.get(name).map_or_else(|| compile::counters(count), Arc::clone);
-        let uplink = self.uplink();
         let parts = compile::Parts {
             own: self.own.compiled(&self.desired, &self.net_ids),
             port_ids: &self.port_ids,
@@ -347,7 +349,7 @@ impl Control {
         self.workers.settle().await;
         drop(old); // freed here, not by a worker
         self.stale.flush(&self.fdb);
-        self.settle_vtep();
+        self.settle_vtep(uplink.as_ref());
     }
 
     /// The user's, and the switch's own.

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vswitch_api::Topology;
 use vswitch_api::topology::{PEERS_MAX, Underlay};
 use vswitch_dataplane::tunnel::{self, Outer, Outgoing};
 use vswitch_dataplane::{Attachment, NetId, Port, PortCounters, PortId, TrunkEntry, Tunnel};
-use vswitch_wire::{Mac, Vni};
+use vswitch_wire::{Instant, Mac, Vni};
 
 use super::compile::{self, ETHERNET_HEADER};
 use super::ids::Ids;
@@ -37,12 +38,33 @@ type Guest = (IpAddr, String);
 /// Which networks each peer is one of, ascending.
 type Memberships = BTreeMap<IpAddr, Vec<NetId>>;
 
+/// The least time between two snapshots for the sake of next hops.
+const PACE: Duration = Duration::from_millis(50);
+
 /// Seconds that a guest stays with nothing known behind it.
 const GUEST_IDLE: u32 = 60;
+
+/// The most peers of one network that nobody configured.
+const GUESTS_MAX: usize = 256;
+
+/// What next hops are resolved by: where one of these differs, nothing is known of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    underlay: Underlay,
+    mac: Mac,
+}
 
 /// The peers of all networks.
 #[derive(Default)]
 pub(super) struct Overlay {
+    /// What no stranger can guess: which addresses are looked for in the same place.
+    pub(super) seed: [u64; 2],
+    place: Option<Place>,
+    /// How often the place has changed.
+    pub(super) generation: u64,
+    /// What is known of next hops is not in the published snapshot.
+    is_news: bool,
+    published_at: Instant,
     peers: BTreeMap<IpAddr, Arc<[PortCounters]>>,
     /// The networks of each, ascending.
     networks: Memberships,
@@ -77,6 +99,11 @@ impl Uplink {
 }
 
 impl Overlay {
+    /// No peers. `seed` is one that nobody can guess.
+    pub(super) fn new(seed: [u64; 2]) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
     /// The networks of each peer, where there is an underlay.
     fn memberships(&self, topology: &Topology, net_ids: &Ids) -> Memberships {
         let mut all = Memberships::new();
@@ -102,7 +129,9 @@ impl Overlay {
     pub(super) fn admit(&mut self, topology: &Topology, peer: IpAddr, network: &str) -> bool {
         let guest = (peer, network.to_owned());
         let is_known = self.peers.contains_key(&peer);
-        if !Self::is_welcome(topology, &guest) || (!is_known && self.peers.len() >= PEERS_MAX) {
+        let of_network = self.guests.keys().filter(|(_, other)| other == network).count();
+        let has_room = of_network < GUESTS_MAX && (is_known || self.peers.len() < PEERS_MAX);
+        if !has_room || !Self::is_welcome(topology, &guest) {
             return false;
         }
         self.guests.insert(guest, 0).is_none()
@@ -177,9 +206,29 @@ impl Overlay {
         self.hops.get(&hop).copied()
     }
 
-    /// Where next hops are is not known any more.
-    pub(super) fn forget_next_hops(&mut self) {
-        self.hops.clear();
+    /// The underlay is there from now on. Where it has moved, nothing is known of next hops any more.
+    pub(super) fn move_to(&mut self, at: Option<(&Underlay, Mac)>) {
+        let place = at.map(|(underlay, mac)| Place { underlay: underlay.clone(), mac });
+        if self.place != place {
+            self.place = place;
+            self.generation += 1;
+            self.hops.clear();
+        }
+    }
+
+    /// Takes in what the station on the underlay says of next hops; true when a snapshot is due. One makes room for many:
+    /// the underlay's stations do not say how often there is a new one.
+    pub(super) fn take_news(&mut self, now: Instant) -> bool {
+        let news = self.shared.borrow_mut().take_news();
+        for (hop, mac) in news {
+            self.is_news |= self.set_next_hop(hop, mac);
+        }
+        let is_due = self.is_news && now.since(self.published_at) >= PACE;
+        if is_due {
+            self.is_news = false;
+            self.published_at = now;
+        }
+        is_due
     }
 
     /// A next hop is there from now on, or nowhere that is known; true when that is news.
@@ -239,6 +288,7 @@ pub(super) fn vtep(
     uplink: &Uplink,
     peers: &[(IpAddr, PortId)],
     net_ids: &Ids,
+    seed: [u64; 2],
 ) -> Option<tunnel::Underlay> {
     let underlay = desired.underlay.as_ref()?;
     let vnis: Vec<(Vni, NetId)> = (desired.network.iter())
@@ -246,7 +296,7 @@ pub(super) fn vtep(
         .collect();
     let own = (uplink.mac, underlay.address.address, underlay.udp_port);
     let at = (NetId(net_ids.get(NETWORK)?), uplink.port);
-    Some(tunnel::Underlay::new(at, own, peers, &vnis))
+    Some(tunnel::Underlay::new(at, own, peers, &vnis, seed))
 }
 
 /// Adds the underlay to what its port carries otherwise. The check has seen to it that there is room.

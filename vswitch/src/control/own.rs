@@ -52,11 +52,13 @@ pub(super) struct Own {
 struct Station {
     mac: Mac,
     addresses: Vec<Cidr>,
+    /// Another one is another place, where nobody is known yet.
+    generation: u64,
 }
 
 impl Station {
     fn of(switch: &str, network: &Network) -> Self {
-        Self { mac: own_mac(switch, &network.name), addresses: network.address.clone() }
+        Self { mac: own_mac(switch, &network.name), addresses: network.address.clone(), generation: 0 }
     }
 
     fn start(&self) -> Box<dyn Member> {
@@ -151,13 +153,18 @@ impl Own {
         }
     }
 
-    /// Has the station on the underlay be at this MAC and address, and want the next hops of `hops`; true when it is made
-    /// anew, and knows nothing.
-    pub(super) fn update_vtep(&mut self, mac: Mac, address: Cidr, hops: &Rc<RefCell<NextHops>>) -> bool {
-        let Some(vid) = self.vid(overlay::NETWORK) else { return false };
-        let station = Station { mac, addresses: vec![address] };
-        let is_new = self.stations.get(overlay::NETWORK) != Some(&station);
-        if is_new {
+    /// Has the station on the underlay be at this MAC and address, and want the next hops of `hops`. In another generation it
+    /// is made anew, and knows nothing.
+    pub(super) fn update_vtep(
+        &mut self,
+        mac: Mac,
+        address: Cidr,
+        generation: u64,
+        hops: &Rc<RefCell<NextHops>>,
+    ) {
+        let Some(vid) = self.vid(overlay::NETWORK) else { return };
+        let station = Station { mac, addresses: vec![address], generation };
+        if self.stations.get(overlay::NETWORK) != Some(&station) {
             self.stations.insert(overlay::NETWORK.to_owned(), station);
             let hops = Rc::clone(hops);
             let at = (address.address, address.prefix);
@@ -168,7 +175,6 @@ impl Own {
             self.hosts.set(vid, make);
         }
         self.hosts.wake(vid);
-        is_new
     }
 
     /// The VLAN ID that stands for a network on this port.

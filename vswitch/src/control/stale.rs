@@ -32,6 +32,11 @@ impl Stale {
         self.gone_ports.insert(port);
     }
 
+    /// The network is deleted.
+    pub(super) fn on_network_end(&mut self, network: NetId) {
+        self.gone_networks.insert(network);
+    }
+
     /// The port leaves a network.
     pub(super) fn on_leaving(&mut self, port: PortId, network: NetId) {
         self.left.insert((port, network));

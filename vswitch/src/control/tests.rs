@@ -1,5 +1,7 @@
 //! The control task as it is, with ports whose netdevs do not exist: nothing on this host is touched.
 
+mod underlay;
+
 use vswitch_api::response::{Changes, LinkState};
 use vswitch_api::topology::{Kind, Network, Port, StaticEntry, Tenant};
 use vswitch_dataplane::fdb::Learn;

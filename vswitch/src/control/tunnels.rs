@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use vswitch_api::Topology;
 use vswitch_api::response::{Peer, Reach, TunnelledNetwork, UnderlayState, VxlanState};
 use vswitch_api::topology;
 use vswitch_dataplane::{NetId, PortCounters, PortId, Stranger};
@@ -35,10 +36,14 @@ impl Control {
         })
     }
 
-    /// Has the station on the underlay, and the FDB's entry for it, be as the published snapshot has them; true when what
-    /// was known of next hops is void.
-    pub(super) fn settle_vtep(&mut self) -> bool {
-        let at = self.desired.underlay.clone().zip(self.uplink());
+    /// Before a snapshot is compiled: what is known of next hops is of where the underlay is now.
+    pub(super) fn place_vtep(&mut self, uplink: Option<&Uplink>) {
+        self.overlay.move_to(self.desired.underlay.as_ref().zip(uplink.map(|uplink| uplink.mac)));
+    }
+
+    /// Has the station on the underlay, and the FDB's entry for it, be as the published snapshot has them.
+    pub(super) fn settle_vtep(&mut self, uplink: Option<&Uplink>) {
+        let at = self.desired.underlay.clone().zip(uplink);
         let network = self.net_ids.get(overlay::NETWORK).map(NetId);
         let entry = at.as_ref().zip(network).map(|((_, uplink), network)| (network, uplink.mac));
         if self.overlay.own_entry != entry {
@@ -51,27 +56,28 @@ impl Control {
             // Without room it is tried again with the next snapshot; meanwhile the station hears what is flooded.
             let _ = self.fdb.add_static(network, mac, self.own.id, self.clock.now());
         }
-        let Some((underlay, uplink)) = at else {
-            self.overlay.forget_next_hops();
-            return false;
-        };
+        let Some((underlay, uplink)) = at else { return };
         self.overlay.shared.borrow_mut().want(self.overlay.next_hops(&underlay));
         let shared = Rc::clone(&self.overlay.shared);
-        let is_new = self.own.update_vtep(uplink.mac, underlay.address, &shared);
-        if is_new {
-            self.overlay.forget_next_hops();
-        }
-        is_new
+        self.own.update_vtep(uplink.mac, underlay.address, self.overlay.generation, &shared);
     }
 
-    /// Publishes what the station on the underlay has learnt of next hops.
-    pub(super) async fn follow_next_hops(&mut self) {
-        let news = self.overlay.shared.borrow_mut().take_news();
-        let mut is_changed = false;
-        for (hop, mac) in news {
-            is_changed |= self.overlay.set_next_hop(hop, mac);
+    /// What was learnt of the underlay goes with it, and with its place at a port.
+    pub(super) fn mark_underlay(&mut self, old: &Topology, new: &Topology) {
+        let Some(network) = self.net_ids.get(overlay::NETWORK).map(NetId) else { return };
+        match (&old.underlay, &new.underlay) {
+            (Some(_), None) => self.stale.on_network_end(network),
+            (Some(before), Some(now)) if (&before.port, before.vlan) != (&now.port, now.vlan) => {
+                let port = self.port_ids.get(&before.port).map(PortId);
+                port.into_iter().for_each(|port| self.stale.on_leaving(port, network));
+            }
+            _ => {}
         }
-        if is_changed {
+    }
+
+    /// Publishes what the station on the underlay has learnt of next hops, at a bounded pace.
+    pub(super) async fn follow_next_hops(&mut self) {
+        if self.overlay.take_news(self.clock.now()) {
             self.publish().await;
         }
     }

@@ -206,6 +206,11 @@ impl Dispatch {
         }
     }
 
+    /// The worker ends: what waits is dropped.
+    pub(super) fn give_up_waiting(&mut self) {
+        self.waiting.give_up_all();
+    }
+
     /// Sends what waited for a next hop that this snapshot knows.
     pub(super) fn retry(&mut self, snapshot: &Snapshot) {
         for Resolved { network, peer, frame } in self.waiting.take_resolved(snapshot) {

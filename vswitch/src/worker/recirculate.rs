@@ -34,6 +34,11 @@ impl Recirculated {
         Ok(())
     }
 
+    /// None.
+    pub(super) fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
     /// Moves the next group into `batch`, which is empty.
     pub(super) fn take_batch(&mut self, batch: &mut FrameVec) -> Option<Inner> {
         let first = *self.of.first()?;

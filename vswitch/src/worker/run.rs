@@ -147,7 +147,11 @@ impl Worker {
             .as_mut()
             .and_then(|scout| scout.look(snapshot, ingress, self.batch.as_slice(), verdicts, now));
         let mut emitted = self.dispatch.run(snapshot, ingress, &mut self.batch, verdicts, now);
-        emitted += self.forward_inner(now);
+        // By the same snapshot: a newer one may not know the VTEP, and its frame would be nobody's.
+        if !self.dispatch.inner().is_empty() {
+            let snapshot = Arc::clone(snapshot);
+            emitted += self.forward_inner(&snapshot, now);
+        }
         self.tell_of_strangers(now);
         // Behind those of its frames that are here.
         if let (Some(scout), Some(flow)) = (&self.scout, found) {
@@ -159,15 +163,16 @@ impl Worker {
     /// Tells control of a VTEP that is to become a peer, now and then.
     fn tell_of_strangers(&mut self, now: Instant) {
         let Some(stranger) = self.pipeline.take_stranger() else { return };
-        if now.since(self.told_at) >= STRANGERS {
+        // Ports that are lost come by the same way, and must have room.
+        let has_room = self.events.capacity() > self.events.max_capacity() / 2;
+        if has_room && now.since(self.told_at) >= STRANGERS {
             self.told_at = now;
             let _ = self.events.try_send(Event::Stranger(stranger)); // it will be met again
         }
     }
 
     /// Decides on the frames that were in tunnels and carries it out; how many frames left.
-    fn forward_inner(&mut self, now: Instant) -> u32 {
-        let snapshot = self.snapshot.load();
+    fn forward_inner(&mut self, snapshot: &Snapshot, now: Instant) -> u32 {
         let mut emitted = 0;
         while let Some(Inner { network, peer }) = self.dispatch.inner().take_batch(&mut self.batch) {
             let verdicts = &mut self.verdicts[..self.batch.len()];
@@ -241,7 +246,10 @@ impl Worker {
                     self.dispatch.retry(self.snapshot.load());
                     let _ = done.send(());
                 }
-                Command::Stop => return false,
+                Command::Stop => {
+                    self.dispatch.give_up_waiting();
+                    return false;
+                }
             }
         }
         self.line.pulse.queues.store(self.rx.all().count() as u32, Relaxed);

@@ -89,6 +89,7 @@ impl Rig {
             let queues = runtime.block_on(workers.detach(PortId(n as u16)));
             assert_eq!(queues.len(), workers.count());
         }
+        drop(workers);
         let sum = |of: fn(&PortCounters) -> u64| counters.iter().flat_map(|c| c.iter()).map(of).sum::<u64>();
         let at_peers =
             |of: fn(&PortCounters) -> u64| peers.iter().flat_map(|c| c.iter()).map(of).sum::<u64>();
@@ -96,7 +97,7 @@ impl Rig {
         // What comes and goes by a tunnel does so by the underlay's port.
         let copies = at_peers(|c| c.replicated.get());
         assert_eq!(had + copies, sum(served) + at_peers(dropped));
-        drop((workers, ends, cache));
+        drop((ends, cache));
         for class in [FrameClass::Wire, FrameClass::Large] {
             assert_eq!(pool.free(class), pool.total(class), "{class:?} frames are missing");
         }

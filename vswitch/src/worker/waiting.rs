@@ -1,6 +1,7 @@
 //! Frames for a VTEP whose next hop is not known yet: they wait, a few and not for long. The latest of them are kept (RFC
 //! 1122 section 2.3.2.2, RFC 4861 section 7.2.2).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vswitch_dataplane::{NetId, PortCounters, PortId, Reason, Snapshot, tunnel};
@@ -41,7 +42,8 @@ impl Waiting {
         Self { worker, frames: Vec::new() }
     }
 
-    /// Keeps a frame in place of the oldest, where too many wait for its VTEP; hands it back where too many wait for all.
+    /// Keeps a frame in place of the oldest, where too many wait for its VTEP, or of the network that has most. Hands it back
+    /// where that is its own, or the VTEP is gone.
     pub(super) fn hold(
         &mut self,
         snapshot: &Snapshot,
@@ -55,15 +57,35 @@ impl Waiting {
             let held = self.frames.remove(at);
             self.give_up(&held, Reason::NoNeighbour);
         }
-        let Some(port) = snapshot.port(peer).filter(|_| self.frames.len() < ALL) else {
+        let Some(port) = snapshot.port(peer) else { return Err(frame) };
+        if self.frames.len() >= ALL && !self.make_room(network) {
             return Err(frame);
-        };
+        }
         let counters = Arc::clone(&port.counters);
         self.frames.push(Held { network, peer, frame, chores: 0, counters });
         Ok(())
     }
 
-    /// The frames that need not wait longer, in their order. Those of VTEPs that are gone are dropped.
+    /// Gives up the oldest frame of the network that has most, unless `network` has as many.
+    fn make_room(&mut self, network: NetId) -> bool {
+        let mut counts: BTreeMap<NetId, usize> = BTreeMap::new();
+        self.frames.iter().for_each(|held| *counts.entry(held.network).or_default() += 1);
+        let own = counts.get(&network).copied().unwrap_or(0);
+        let Some((&most, &count)) = counts.iter().max_by_key(|(_, count)| **count) else { return false };
+        let oldest = self.frames.iter().position(|held| held.network == most).filter(|_| count > own);
+        let Some(at) = oldest else { return false };
+        let held = self.frames.remove(at);
+        self.give_up(&held, Reason::NoNeighbour);
+        true
+    }
+
+    /// The worker ends.
+    pub(super) fn give_up_all(&mut self) {
+        std::mem::take(&mut self.frames).iter().for_each(|held| self.give_up(held, Reason::PortGone));
+    }
+
+    /// The frames that need not wait longer, in their order. Those of VTEPs that are gone, or have left the frame's network,
+    /// are dropped.
     pub(super) fn take_resolved(&mut self, snapshot: &Snapshot) -> Vec<Resolved> {
         if self.frames.is_empty() {
             return Vec::new();
@@ -71,6 +93,8 @@ impl Waiting {
         let mut resolved = Vec::new();
         for held in std::mem::take(&mut self.frames) {
             match tunnel::of(snapshot, held.peer) {
+                // The number may be another network's before long.
+                Some(tunnel) if !tunnel.carries(held.network) => self.give_up(&held, Reason::NotMember),
                 Some(tunnel) if tunnel.outer.is_none() => self.frames.push(held),
                 Some(_) => {
                     let Held { network, peer, frame, .. } = held;

@@ -109,7 +109,17 @@ impl Underlay {
     #[must_use]
     pub fn may_reach(&self, peer: IpAddr) -> bool {
         let own = self.address.address;
-        own != peer && own.is_ipv4() == peer.is_ipv4() && is_host(peer) && self.next_hop(peer).is_some()
+        let is_on_way = self.next_hop(peer).is_some() && !self.is_of_link(peer);
+        own != peer && own.is_ipv4() == peer.is_ipv4() && is_host(peer) && is_on_way
+    }
+
+    /// The address of the link itself, or its broadcast address (RFC 1122 section 3.2.1.3).
+    fn is_of_link(&self, peer: IpAddr) -> bool {
+        let IpAddr::V4(v4) = peer else { return false };
+        let hosts = u32::MAX.checked_shr(u32::from(self.address.prefix)).unwrap_or(0);
+        let part = v4.to_bits() & hosts;
+        // A link of two has neither (RFC 3021).
+        self.address.contains(peer) && hosts > 1 && (part == 0 || part == hosts)
     }
 }
 

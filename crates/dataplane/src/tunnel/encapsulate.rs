@@ -173,7 +173,11 @@ pub fn encapsulate<F: FrameBuf>(
     worker: Option<usize>,
 ) -> Result<Option<PortId>, Reason> {
     let underlay = snapshot.underlay().ok_or(Reason::PortGone)?;
-    let Some(outer) = &super::of(snapshot, peer).ok_or(Reason::PortGone)?.outer else { return Ok(None) };
+    let tunnel = super::of(snapshot, peer).ok_or(Reason::PortGone)?;
+    if !tunnel.carries(network) {
+        return Err(Reason::NotMember);
+    }
+    let Some(outer) = &tunnel.outer else { return Ok(None) };
     let vni = snapshot.network(network).and_then(|n| n.vni).ok_or(Reason::NotMember)?;
     outer.put(vni, frame)?;
     match egress::prepare(snapshot, underlay.network, peer, underlay.port, frame, worker)? {

@@ -116,6 +116,8 @@ impl Checker<'_> {
             } else if underlay.next_hop(peer).is_none() {
                 let what = format!("{peer} is not on the link {}", underlay.address);
                 self.report(&at, what, "add gateway to [underlay], or a shorter prefix");
+            } else if !underlay.may_reach(peer) {
+                self.report(&at, format!("{peer} is no address of a host"), "use the peer's VTEP");
             }
         }
     }
