@@ -14,6 +14,7 @@
 mod frame;
 mod host;
 mod lab;
+pub mod openvswitch;
 mod programs;
 mod switch;
 mod tcp;

@@ -18,7 +18,10 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("vswitch", &["vswitch-api", "vswitch-dataplane", "vswitch-io", "vswitch-protocols", "vswitch-wire"]),
     ("vswitchctl", &["vswitch-api", "vswitch-netns", "vswitch-wire"]),
     ("vswitch-tests", &["vswitch-api", "vswitch-netns", "vswitch-wire"]),
-    ("vswitch-benches", &["vswitch-api", "vswitch-dataplane", "vswitch-io", "vswitch-netns", "vswitch-wire"]),
+    (
+        "vswitch-benches",
+        &["vswitch-api", "vswitch-dataplane", "vswitch-io", "vswitch-netns", "vswitch-tests", "vswitch-wire"],
+    ),
     ("xtask", &["vswitch-api", "vswitch-netns"]),
 ];
 

@@ -1,4 +1,4 @@
-//! Open vSwitch for the benchmarks: unpacked, not installed.
+//! Open vSwitch for tests and benchmarks: unpacked, not installed.
 //!
 //! They need its programs. Installing its package would start a switch on this machine, now and at every boot, so
 //! the package and what it depends on are unpacked into a folder below `target`, and found there by variables

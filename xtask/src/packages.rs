@@ -53,6 +53,8 @@ pub(crate) const TESTPMD: Package = Package {
     program: "dpdk-testpmd",
     purpose: "have guests that send as fast as they can",
 };
+pub(crate) const TSHARK: Package =
+    Package { name: "tshark", program: "tshark", purpose: "have captures read by Wireshark" };
 pub(crate) const VALGRIND: Package =
     Package { name: "valgrind", program: "valgrind", purpose: "count instructions" };
 

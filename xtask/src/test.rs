@@ -3,19 +3,20 @@
 use std::process::Command;
 
 use crate::packages::{
-    self, BINUTILS, BPFTOOL, DHCLIENT, DNSMASQ, ETHTOOL, IPERF3, IPROUTE2, PING, QEMU, TESTPMD,
+    self, BINUTILS, BPFTOOL, DHCLIENT, DNSMASQ, ETHTOOL, IPERF3, IPROUTE2, PING, QEMU, TESTPMD, TSHARK,
     USER_MODE_LINUX,
 };
 use crate::sandbox::{self, Snapshot};
-use crate::{Result, guest_kernel, shell};
+use crate::{Result, guest_kernel, openvswitch, shell};
 
 /// Builds outside of the sandbox, where there is a network, then runs the tests inside.
 pub(crate) async fn run(filter: Option<&str>) -> Result<()> {
     shell::need_root("the tests make network namespaces")?;
-    let network = [IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL, DNSMASQ, DHCLIENT];
+    let network = [IPROUTE2, PING, IPERF3, ETHTOOL, BPFTOOL, DNSMASQ, DHCLIENT, TSHARK];
     packages::install_missing(&network).await?;
     packages::install_missing(&[USER_MODE_LINUX, QEMU, TESTPMD, BINUTILS]).await?;
     guest_kernel::provide().await?;
+    openvswitch::provide(false).await?;
     shell::title("Building");
     let mut programs = shell::cargo();
     programs.args(["build", "--workspace", "--bins"]);
@@ -42,6 +43,8 @@ pub(crate) async fn run_in_sandbox(filter: Option<&str>) -> Result<()> {
         .env("TMPDIR", sandbox::FOLDER)
         .env("VSWITCH_BIN_DIR", shell::bin_dir()?)
         .env("CARGO_NET_OFFLINE", "true");
+    // Unpacked by now, if it is not installed.
+    tests.envs(openvswitch::provide(false).await?);
     let tested = shell::run(tests).await;
     let mut results = vec![("every test passes", tested)];
     if wants_loom(filter) {

@@ -4,7 +4,6 @@
 mod linux_bridge;
 mod ovs;
 mod ovs_dpdk;
-mod ovsdb;
 mod testpmd;
 mod vswitch;
 

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use vswitch_netns::{Namespace, Process};
+use vswitch_tests::openvswitch::Database;
 
 use crate::bed::{Bed, HOST, PORTS};
 use crate::subject::Switch;
-use crate::subject::ovsdb::Database;
 use crate::{Result, noise};
 
 const BRIDGE: &str = "bridge";

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use vswitch_netns::{Namespace, Process};
+use vswitch_tests::openvswitch::Database;
 
-use crate::subject::ovsdb::Database;
 use crate::subject::{Poller, SOCKETS, Switch};
 use crate::{Result, noise};
 

@@ -11,7 +11,7 @@ use vswitch_wire::Mac;
 const TCP_BYTES: usize = 4 << 20;
 
 /// Gives the host `linux` a VXLAN device of the network `n` to the switch, with this MAC and these addresses.
-fn add_vtep(host: &Host, n: u32, family: &Family, addresses: &[String]) {
+pub(crate) fn add_vtep(host: &Host, n: u32, family: &Family, addresses: &[String]) {
     let [own, other] = [family.other, family.switch];
     let device = format!("vx{n}");
     let id = (10_000 + n).to_string();
@@ -26,17 +26,17 @@ fn add_vtep(host: &Host, n: u32, family: &Family, addresses: &[String]) {
 }
 
 /// The two ends of the underlay.
-struct Family {
+pub(crate) struct Family {
     switch: &'static str,
     other: &'static str,
     prefix: u8,
 }
 
-const V4: Family = Family { switch: "192.0.2.1", other: "192.0.2.2", prefix: 24 };
-const V6: Family = Family { switch: "2001:db8::1", other: "2001:db8::2", prefix: 64 };
+pub(crate) const V4: Family = Family { switch: "192.0.2.1", other: "192.0.2.2", prefix: 24 };
+pub(crate) const V6: Family = Family { switch: "2001:db8::1", other: "2001:db8::2", prefix: 64 };
 
 /// So many networks, each with a port and a host `h<n>` at 10.0.<n>.1 and fd00:<n>::1, and a Linux VTEP.
-fn topology(networks: u32, family: &Family, underlay: &str) -> String {
+pub(crate) fn topology(networks: u32, family: &Family, underlay: &str) -> String {
     let Family { switch, other, prefix } = family;
     let mut text = format!(
         "[underlay]\naddress = \"{switch}/{prefix}\"\nport = \"uplink\"\n{underlay}\n[[port]]\nname = \"uplink\"\n\
@@ -55,7 +55,7 @@ fn topology(networks: u32, family: &Family, underlay: &str) -> String {
     text
 }
 
-fn vxlan(lab: &Lab) -> VxlanState {
+pub(crate) fn vxlan(lab: &Lab) -> VxlanState {
     lab.switch.ask(&["vxlan", "show"])
 }
 

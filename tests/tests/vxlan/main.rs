@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // set-up of tests
 
+mod decoded;
 mod linux;
+mod openvswitch;
 mod switches;
