@@ -4,12 +4,13 @@ use vswitch_wire::segment::{MAX_SEGMENTS, l4_header_end};
 use vswitch_wire::vlan::{self, TAG_LEN};
 use vswitch_wire::{FrameBuf, Gso, GsoKind, Offload};
 
-/// Whether the work can be done: every offset lies in the frame, and GSO has whole headers to repeat. It came
-/// from a guest, which VIRTIO 1.2 section 5.1.6.4 forbids to trust.
+/// Whether the work can be done and changes nothing that a later step judges: the checksum's field is that of an L4
+/// checksum, and GSO has whole headers to repeat. It came from a guest, which VIRTIO 1.2 section 5.1.6.4 forbids to
+/// trust; what it finishes is finished behind guard and filters.
 #[inline]
 pub(crate) fn fits(bytes: &[u8], work: &Offload) -> bool {
     let is_finished = work.csum.is_none() && work.gso.is_none();
-    is_finished || work.check(bytes).is_ok() && (work.gso.is_none() || l4_header_end(bytes, work).is_some())
+    is_finished || work.verify(bytes).is_ok() && (work.gso.is_none() || l4_header_end(bytes, work).is_some())
 }
 
 /// Whether a port for frames of `max_frame` bytes can carry the frame, or the longest of its segments. The outermost

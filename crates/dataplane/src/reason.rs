@@ -34,7 +34,7 @@ drop_reasons! {
     BadSource, "bad_source", "the source MAC is a group address or zero";
     ZeroDestination, "zero_destination", "the destination MAC is zero";
     ReservedMac, "reserved_mac", "the destination is a link-local address (01-80-C2-00-00-0X), which a bridge does not relay";
-    BadOffload, "bad_offload", "the offload metadata does not fit the frame, or asks for more or smaller segments than any sender makes";
+    BadOffload, "bad_offload", "the offload metadata does not fit the frame, names a checksum where the frame has none, or asks for more or smaller segments than any sender makes";
     TooBigIngress, "too_big_ingress", "the frame is longer than the MTU of the port that it came in by";
     // VLAN.
     NoNetwork, "no_network", "the port belongs to no network";

@@ -42,6 +42,7 @@ pub mod testing;
 pub mod time;
 mod tunnel;
 pub mod udp;
+mod unfinished;
 pub mod vlan;
 pub mod vnet;
 pub mod vxlan;

@@ -24,7 +24,7 @@ impl Csum {
     }
 
     /// The offset of the field's end in the frame, in bytes.
-    const fn field_end(self) -> usize {
+    pub(crate) const fn field_end(self) -> usize {
         self.start as usize + self.offset as usize + if self.is_crc32c() { 4 } else { 2 }
     }
 }
@@ -64,9 +64,9 @@ impl Offload {
     /// Nothing left to do.
     pub const NONE: Self = Self { csum: None, gso: None };
 
-    /// Whether this can be true of the frame `bytes`, which a guest wrote: the checksum's field is inside the
-    /// frame and behind the addresses (so that finishing it changes nothing that was decided upon), and GSO
-    /// has a size and the checksum of its kind.
+    /// Whether this fits the frame `bytes`: the checksum's field is inside the frame and behind the addresses, and GSO
+    /// has a size and the checksum of its kind. That is enough to work by it safely. Whether what it would change is
+    /// a checksum at all says [`Offload::verify`].
     ///
     /// # Errors
     /// What does not fit.
@@ -82,6 +82,11 @@ impl Offload {
                 return Err(BadOffload::Csum);
             }
         }
+        self.check_gso()
+    }
+
+    /// Whether GSO has a size and the checksum of its kind.
+    pub(crate) fn check_gso(&self) -> Result<(), BadOffload> {
         let Some(gso) = self.gso else { return Ok(()) };
         let offset = match gso.kind {
             GsoKind::Tcp4 | GsoKind::Tcp6 => tcp::CHECKSUM_OFFSET,
@@ -111,10 +116,12 @@ impl Offload {
 /// Offload metadata that cannot be true of its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadOffload {
-    /// The checksum's field is outside the frame, or inside its L2 or IP header.
+    /// The checksum's field is outside the frame, inside its L2 or IP header, or no checksum's.
     Csum,
     /// GSO without an unfinished checksum of its protocol.
     GsoCsum,
+    /// GSO of another protocol than the frame's.
+    GsoProtocol,
     /// Segments of no size.
     GsoSize,
     /// A `gso_type` that is not known or was not negotiated.
@@ -124,8 +131,9 @@ pub enum BadOffload {
 impl fmt::Display for BadOffload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Csum => f.write_str("the unfinished checksum is not behind the frame's headers"),
+            Self::Csum => f.write_str("the unfinished checksum is not where the frame has one"),
             Self::GsoCsum => f.write_str("GSO without an unfinished checksum of its protocol"),
+            Self::GsoProtocol => f.write_str("GSO of another protocol than the frame's"),
             Self::GsoSize => f.write_str("GSO with segments of 0 bytes"),
             Self::GsoKind(kind) => write!(f, "GSO type {kind:#04x} is not known"),
         }

@@ -16,7 +16,8 @@
 //! and a length) would be lost for ever.
 
 use crate::classify::{IpVersion, Layers, classify, protocol};
-use crate::{Csum, Gso, GsoKind, complete, sctp, tcp, tunnel, udp};
+use crate::unfinished::checksum_offset;
+use crate::{Csum, Gso, GsoKind, complete, tcp, tunnel};
 
 /// The unfinished checksum of a frame that came without metadata, if it has one.
 ///
@@ -72,13 +73,7 @@ fn is_plain(bytes: &[u8], layers: &Layers) -> bool {
 /// The checksum of this packet itself.
 #[inline]
 fn unfinished(bytes: &[u8], layers: &Layers) -> Option<Csum> {
-    let offset = match layers.protocol {
-        protocol::TCP => tcp::CHECKSUM_OFFSET,
-        protocol::UDP => udp::CHECKSUM_OFFSET,
-        protocol::SCTP => sctp::CHECKSUM_OFFSET,
-        protocol::GRE => tunnel::GRE_CHECKSUM_OFFSET,
-        _ => return None,
-    };
+    let offset = checksum_offset(layers.protocol)?;
     let l4 = bytes.get(layers.l4..layers.end)?;
     let field = u16::from_be_bytes(*l4.get(usize::from(offset)..)?.first_chunk()?);
     let csum = Csum { start: u16::try_from(layers.l4).ok()?, offset };
@@ -120,7 +115,7 @@ mod tests {
     use super::*;
     use crate::checksum::Sum;
     use crate::testing::{FrameBuilder, frame};
-    use crate::{FrameBuf, Mac, Tag, oracle};
+    use crate::{FrameBuf, Mac, Tag, oracle, sctp};
 
     fn v4() -> FrameBuilder {
         frame(Mac([2; 6]), Mac([4; 6])).ip([10, 0, 0, 1], [10, 0, 0, 2])

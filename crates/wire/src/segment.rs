@@ -11,6 +11,7 @@ use core::fmt;
 
 use crate::checksum::Sum;
 use crate::classify::{IpVersion, Layers, classify, protocol};
+use crate::unfinished::suits;
 use crate::{BadOffload, Csum, Gso, GsoKind, Malformed, Offload, complete};
 use crate::{ipv4, ipv6, tcp, tunnel, udp};
 
@@ -126,12 +127,7 @@ impl<'a> Segmenter<'a> {
         if layers.fragment {
             return Err(BadSegmentation::Fragment);
         }
-        let fits = match gso.kind {
-            GsoKind::Tcp4 => (layers.version, layers.protocol) == (IpVersion::V4, protocol::TCP),
-            GsoKind::Tcp6 => (layers.version, layers.protocol) == (IpVersion::V6, protocol::TCP),
-            GsoKind::Udp => layers.protocol == protocol::UDP,
-        };
-        if !fits || layers.l4 != usize::from(csum.start) {
+        if !suits(gso.kind, &layers) || layers.l4 != usize::from(csum.start) {
             return Err(BadSegmentation::Protocol);
         }
         let packet = bytes.get(..layers.end).ok_or(Malformed::Truncated)?;

@@ -37,7 +37,8 @@ fn gre_flags(gre: &[u8]) -> u16 {
     gre.first_chunk().map_or(0, |flags| u16::from_be_bytes(*flags))
 }
 
-/// The packet inside the packet `outer`, one level deep.
+/// The packet inside the packet `outer`, one level deep. Any UDP port may be one of VXLAN, since hosts may choose theirs:
+/// whoever has no other sign of a tunnel asks [`is_port`] first.
 pub(crate) fn inner(bytes: &[u8], outer: &Layers) -> Result<Layers, Malformed> {
     let l4 = bytes.get(outer.l4..outer.end).ok_or(Malformed::Truncated)?;
     let (ether_type, offset) = match outer.protocol {
@@ -76,12 +77,12 @@ fn udp_payload(datagram: &[u8]) -> Result<(u16, usize), Malformed> {
     let [first, _, type_hi, type_lo, ..]: [u8; UDP_TUNNEL_LEN] = *tunnel;
     let header_len = udp::HEADER_LEN + UDP_TUNNEL_LEN;
     match header.destination_port() {
-        // The I flag: the VNI is valid.
-        VXLAN | VXLAN_LINUX if first & 0x08 != 0 => Ok((ethernet::TYPE_TEB, header_len)),
         // Two bits of version, six of the options' length in words.
         GENEVE if first >> 6 == 0 => {
             Ok((u16::from_be_bytes([type_hi, type_lo]), header_len + 4 * usize::from(first & 0x3f)))
         }
+        // The I flag: the VNI is valid.
+        port if port != GENEVE && first & 0x08 != 0 => Ok((ethernet::TYPE_TEB, header_len)),
         _ => Err(Malformed::NotIp),
     }
 }
