@@ -9,7 +9,8 @@
 //!
 //! *What cannot be read* is dropped, whatever the rules are, if one of them asks for it: an IP header that is cut short
 //! or contradicts itself, a first fragment without its whole transport header, a TCP fragment that could write over the flags
-//! (RFC 1858, RFC 3128), a chain of extension headers that is not all in the first fragment (RFC 7112).
+//! (RFC 1858, RFC 3128), a chain of extension headers that is not all in the first fragment (RFC 7112), an EtherType that
+//! is hidden behind too many tags, tags of before 802.1ad, or LLC.
 //!
 //! A GSO frame is judged, and counted, once: its segments have its headers.
 

@@ -62,7 +62,7 @@ drop_reasons! {
     // Filters.
     AclIngress, "acl_ingress", "a filter of the port or the network that the frame came in by denies it";
     AclEgress, "acl_egress", "a filter of the port that the frame should leave by, or of its network, denies it";
-    AclUnreadable, "acl_unreadable", "a filter asks for what cannot be read: the headers are cut short, contradict themselves or are hidden in fragments";
+    AclUnreadable, "acl_unreadable", "a filter asks for what cannot be read: the headers are cut short, contradict themselves or are hidden in fragments, LLC or old tags";
     // Flood and rate.
     StormBroadcast, "storm_broadcast", "the port's limit for broadcast is reached";
     StormMulticast, "storm_multicast", "the port's limit for multicast is reached";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use testbed::*;
 use vswitch_dataplane::acl::{Acl, Acls, Action, Prefix, Rule};
 use vswitch_dataplane::{NetId, Port, PortId, Reason, Verdict, explain};
+use vswitch_wire::FrameBuf;
 use vswitch_wire::testing::{VecFrame, frame};
 
 fn list(name: &str, rules: &[Rule], default: Action) -> Arc<Acl> {
@@ -64,6 +65,24 @@ fn a_frame_that_is_denied_teaches_nothing() {
     let mut switch = switch(&deny, &allow, [&allow, &allow]);
     switch.receive(0, &mut [to_port(80)]);
     assert_eq!(switch.fdb.lookup(NetId(0), A), None);
+}
+
+/// IP in disguises that some stations see through.
+#[test]
+fn a_filter_is_not_passed_by_llc_or_old_tags() {
+    let no_telnet = list("in", &[port_is(23, Action::Deny)], Action::Allow);
+    let allow = list("all", &[], Action::Allow);
+    let packet = to_port(23).bytes()[14..].to_vec();
+    let snap = [&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0][..], &packet].concat();
+    let old_tag = [&[0, 5, 8, 0][..], &packet].concat();
+    let many_tags = [&[[0x88, 0xa8, 0, 5]; 9].concat()[2..], &[8, 0][..], &packet].concat();
+    for (ether_type, payload) in [(snap.len() as u16, snap), (0x9100, old_tag), (0x88a8, many_tags)] {
+        let bytes = frame(B, A).ether_type(ether_type).payload(&payload).bytes();
+        let judged =
+            |acl| switch(acl, &allow, [&allow, &allow]).receive(0, &mut [VecFrame::new(&bytes)]).remove(0);
+        assert_eq!(judged(&no_telnet).verdict, Verdict::Drop(Reason::AclUnreadable), "{ether_type:#x}");
+        assert_eq!(judged(&allow).verdict, Verdict::Flood { network: NetId(0) }, "{ether_type:#x}");
+    }
 }
 
 #[test]

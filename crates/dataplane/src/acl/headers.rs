@@ -1,11 +1,19 @@
 //! What rules ask of a frame, read once for all lists that judge it.
 
 use vswitch_wire::classify::{self, IpVersion, Layers, protocol};
+use vswitch_wire::vlan::TPIDS_OF_OLD;
 use vswitch_wire::{FrameBuf, ethernet};
 
 /// ICMP in IPv4 and in IPv6 (IANA "Protocol Numbers").
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+
+/// Whether another EtherType may be behind this one that some stations find: that of LLC with SNAP (CVE-2021-27854), below
+/// [`ethernet::TYPE_MIN`] being a length, or that behind a tag of before 802.1ad.
+#[inline]
+fn hides_its_type(ether_type: u16) -> bool {
+    ether_type < ethernet::TYPE_MIN || TPIDS_OF_OLD.contains(&ether_type)
+}
 
 /// A field that rules may ask for, in parts of at most 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +109,9 @@ impl<'a> Headers<'a> {
             headers.set(Key::Vlan, tag.vid());
         }
         let Ok((ether_type, l3)) = ethernet::payload(bytes) else { return headers };
+        if hides_its_type(ether_type) {
+            return headers;
+        }
         headers.set(Key::EtherType, ether_type);
         headers.depth = Depth::EtherType;
         headers.kind = match ether_type {

@@ -394,9 +394,24 @@ fn deceitful_fragments() {
         source_mac: Some(MacMatch { address: Mac([4; 6]), mask: Mac([0xff; 6]) }),
         ..Rule::any(Action::Deny)
     };
-    assert_eq!(ruling(&acl(&[hosts]), &tags), Ruling::Unreadable);
+    assert_eq!(ruling(&acl(from_ref(&hosts)), &tags), Ruling::Unreadable);
     assert_eq!(ruling(&acl(&nothing), &tags), Ruling::Unreadable);
-    assert_eq!(ruling(&acl(&[by_mac]), &tags), rule);
+    assert_eq!(ruling(&acl(from_ref(&by_mac)), &tags), rule);
+    // Where the EtherType is one that some stations look behind: lengths of LLC frames, tags of old.
+    let inner = Tag { tpid: 0x88a8, tci: 5 };
+    let of_type = |ether_type| {
+        VecFrame::new(
+            &frame(Mac([2; 6]), Mac([4; 6])).tag(inner).ether_type(ether_type).payload(&[9; 46]).bytes(),
+        )
+    };
+    for hiding in [0, 46, 0x5ff, 0x9100, 0x9200, 0x9300].map(of_type) {
+        assert_eq!(ruling(&acl(from_ref(&hosts)), &hiding), Ruling::Unreadable);
+        assert_eq!(ruling(&acl(&nothing), &hiding), Ruling::Unreadable);
+        assert_eq!(ruling(&acl(from_ref(&by_mac)), &hiding), rule);
+    }
+    for plain in [0x600, 0x88b5, 0x9000, 0x9101].map(of_type) {
+        assert_eq!(ruling(&acl(from_ref(&hosts)), &plain), default);
+    }
 }
 
 #[test]
