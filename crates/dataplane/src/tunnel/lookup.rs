@@ -85,7 +85,7 @@ mod tests {
         let slots = PEERS * 2;
         // Addresses of one /8, as a stranger beyond a gateway may have.
         let keys = (0x0a00_0000_u32..=0x0aff_ffff)
-            .map(|a| u128::from(core::net::Ipv4Addr::from_bits(a).to_ipv6_mapped().to_bits()))
+            .map(|a| core::net::Ipv4Addr::from_bits(a).to_ipv6_mapped().to_bits())
             .filter(|key| home(*key, slots, [0; 2]) < 4)
             .take(PEERS);
         let all: Vec<(u128, u16)> = keys.zip(0..).collect();
