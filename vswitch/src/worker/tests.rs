@@ -317,13 +317,14 @@ fn copies_for_which_the_pool_has_no_frame_are_counted() {
 #[test]
 fn what_cannot_be_cut_is_counted_where_it_was_to_leave() {
     let mut rig = Rig::new(1, Polling::Adaptive, &[Caps::ALL, Caps::NONE]);
-    let mut fragment = frame(Mac::BROADCAST, A)
-        .ip([10, 0, 0, 1], [10, 0, 0, 2])
-        .tcp(1000, 2000, 0x10)
-        .payload(&[7; 5000])
-        .gso(1000);
-    fragment.bytes_mut()[20] |= 0x20; // more fragments follow
-    rig.send(0, 0, &fragment);
+    // A sender's own tunnel whose packet goes on behind the one in it: each segment would need that again.
+    let inner =
+        frame(B, A).ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1000, 2000, 0x10).payload(&[7; 5000]).gso(1000);
+    let payload = [&[8, 0, 0, 0, 0, 0, 5, 0][..], inner.bytes(), b"more"].concat();
+    let outer = frame(Mac::BROADCAST, A).ip([10, 0, 1, 1], [10, 0, 1, 2]).udp(50_000, 4789).payload(&payload);
+    let mut offload = inner.meta().offload;
+    offload.shift_forward(50);
+    rig.send(0, 0, &outer.build().with_offload(offload));
     rig.wait_served(1, 1);
     assert_eq!(rig.dropped(1, Reason::BadSegmentation), 1);
     rig.end();
