@@ -30,14 +30,7 @@ pub fn set_network(mut t: Topology, name: &str, patch: NetworkPatch) -> Result<T
     let Some(at) = t.network.iter().position(|n| n.name == name) else {
         return Err(ErrorBody::no_network(name));
     };
-    let invalid =
-        |e: serde_json::Error| ErrorBody::new(ErrorCode::Invalid, format!("network {name:?}: {e}"), "");
-    let mut fields = match serde_json::to_value(&t.network[at]).map_err(invalid)? {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
-    };
-    merge(&mut fields, patch.0);
-    let changed: Network = serde_json::from_value(Value::Object(fields)).map_err(invalid)?;
+    let changed: Network = patched(&t.network[at], patch.0, &format!("network {name:?}"))?;
     if changed.name != name {
         let mend = "delete the network and add one with the new name";
         return Err(ErrorBody::new(ErrorCode::Invalid, "a network's name cannot be changed", mend));

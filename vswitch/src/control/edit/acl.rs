@@ -21,10 +21,11 @@ pub fn add(mut t: Topology, acl: Acl) -> Result<Topology, ErrorBody> {
 pub fn del(mut t: Topology, name: &str) -> Result<Topology, ErrorBody> {
     let at = t.acl.iter().position(|acl| acl.name == name).ok_or_else(|| ErrorBody::no_acl(name))?;
     if let Some(users) = users(&t).remove(name) {
+        let first = users.first().map(|u| format!("{} set {} --acl-{} none", u.item, u.name, u.direction));
         let users: Vec<_> =
             users.iter().map(|u| format!("{} {} ({})", u.item, u.name, u.direction)).collect();
         let message = format!("acl {name:?} is used by {}", users.join(", "));
-        let mend = "take it away there first: `port set PORT --acl-ingress none`";
+        let mend = format!("take it away there first: `vswitchctl {}`", first.unwrap_or_default());
         return Err(ErrorBody::new(ErrorCode::Conflict, message, mend));
     }
     t.acl.remove(at);
