@@ -6,9 +6,13 @@ use libfuzzer_sys::fuzz_target;
 use vswitch_wire::classify::{packet, protocol};
 use vswitch_wire::ethernet::TYPE_IPV6;
 use vswitch_wire::extension::Upper;
-use vswitch_wire::ndisc::{Kind, Message};
+use vswitch_wire::ndisc::{Kind, Message, Packet};
 
 fuzz_target!(|bytes: &[u8]| {
+    if let Ok(packet) = Packet::new_checked(bytes) {
+        assert_eq!(packet.message.target(), Some(packet.target));
+        assert!(!packet.target.is_multicast());
+    }
     let message = match Upper::of(bytes) {
         Ok(upper) => {
             assert!(upper.offset <= upper.end && upper.end <= bytes.len());

@@ -198,11 +198,8 @@ impl Neighbours {
                 return;
             }
             let Some(there) = self.on(now, ip, Event::Timeout) else { continue };
-            let mut frame = [0; packet::FRAME_MAX];
-            if let Some(len) = packet::ask(&self.own, ip, there, &mut frame) {
-                send(&frame[..len]);
-                sent += 1;
-            }
+            packet::ask(&self.own, ip, there, &mut send);
+            sent += 1;
         }
     }
 

@@ -2,10 +2,13 @@
 
 use core::net::Ipv4Addr;
 
-use crate::{Mac, Malformed};
+use crate::{Mac, Malformed, ethernet};
 
 /// Bytes of a message.
 pub const PACKET_LEN: usize = 28;
+
+/// Bytes of a frame of one message, without a tag and without padding.
+pub const FRAME_LEN: usize = ethernet::HEADER_LEN + PACKET_LEN;
 
 /// What asks for an address's owner.
 pub const REQUEST: u16 = 1;
@@ -69,6 +72,36 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// The frame by which `from` asks for the owner of `target`: all nodes, or the one that was `there`.
+#[must_use]
+pub fn request(from: (Mac, Ipv4Addr), there: Option<Mac>, target: Ipv4Addr) -> [u8; FRAME_LEN] {
+    frame(there.unwrap_or(Mac::BROADCAST), REQUEST, from, (Mac::ZERO, target))
+}
+
+/// The frame that tells `to` whose the address of `owner` is.
+#[must_use]
+pub fn reply(owner: (Mac, Ipv4Addr), to: (Mac, Ipv4Addr)) -> [u8; FRAME_LEN] {
+    frame(to.0, REPLY, owner, to)
+}
+
+fn frame(
+    destination: Mac,
+    operation: u16,
+    sender: (Mac, Ipv4Addr),
+    target: (Mac, Ipv4Addr),
+) -> [u8; FRAME_LEN] {
+    let mut frame = [0; FRAME_LEN];
+    let (header, packet) = frame.split_at_mut(ethernet::HEADER_LEN);
+    header.copy_from_slice(&ethernet::header(destination, sender.0, ethernet::TYPE_ARP));
+    packet[..6].copy_from_slice(&IPV4_OVER_ETHERNET);
+    packet[6..8].copy_from_slice(&operation.to_be_bytes());
+    packet[8..14].copy_from_slice(&sender.0.0);
+    packet[14..18].copy_from_slice(&sender.1.octets());
+    packet[18..24].copy_from_slice(&target.0.0);
+    packet[24..].copy_from_slice(&target.1.octets());
+    frame
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
@@ -101,6 +134,33 @@ mod tests {
             foreign[at] ^= 1;
             assert_eq!(Packet::new_checked(&foreign).unwrap_err(), Malformed::Foreign, "byte {at}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_and_answered() {
+        let (asker, owner) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+        let ips = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+        let read = |frame: &[u8]| {
+            let header = ethernet::Header::new_checked(frame).unwrap();
+            assert_eq!(header.ether_type(), ethernet::TYPE_ARP);
+            let packet = Packet::new_checked(&frame[ethernet::HEADER_LEN..]).unwrap();
+            assert_eq!(header.source(), packet.sender_mac());
+            let (sender, target) = (packet.sender_ip(), packet.target_ip());
+            (
+                header.destination(),
+                packet.operation(),
+                packet.sender_mac(),
+                sender,
+                packet.target_mac(),
+                target,
+            )
+        };
+        let to_all = request((asker, ips[0]), None, ips[1]);
+        assert_eq!(read(&to_all), (Mac::BROADCAST, REQUEST, asker, ips[0], Mac::ZERO, ips[1]));
+        let to_one = request((asker, ips[0]), Some(owner), ips[1]);
+        assert_eq!(read(&to_one), (owner, REQUEST, asker, ips[0], Mac::ZERO, ips[1]));
+        let answer = reply((owner, ips[1]), (asker, ips[0]));
+        assert_eq!(read(&answer), (asker, REPLY, owner, ips[1], asker, ips[0]));
     }
 
     proptest! {

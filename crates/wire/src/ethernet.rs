@@ -60,6 +60,15 @@ impl<'a> Header<'a> {
     }
 }
 
+/// The bytes of a header.
+#[inline]
+#[must_use]
+pub const fn header(destination: Mac, source: Mac, ether_type: u16) -> [u8; HEADER_LEN] {
+    let (Mac([a, b, c, d, e, f]), Mac([g, h, i, j, k, l])) = (destination, source);
+    let [high, low] = ether_type.to_be_bytes();
+    [a, b, c, d, e, f, g, h, i, j, k, l, high, low]
+}
+
 /// The EtherType behind all tags in the bytes, and the offset of what follows it.
 ///
 /// # Errors

@@ -16,6 +16,30 @@ pub fn link_local_of(mac: Mac) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
+/// The group of all nodes on a link (RFC 4291 section 2.7.1).
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// The group in which a node listens that has this address (RFC 4291 section 2.7.1).
+#[must_use]
+pub const fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    Ipv6Addr::from_octets([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
+}
+
+/// The MAC of a group (RFC 2464 section 7).
+#[must_use]
+pub const fn group_mac(group: Ipv6Addr) -> Mac {
+    let [.., a, b, c, d] = group.octets();
+    Mac([0x33, 0x33, a, b, c, d])
+}
+
+/// The sum of the pseudo-header of `len` bytes of `protocol` (RFC 8200 section 8.1).
+#[must_use]
+pub fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: usize) -> Sum {
+    let addresses = Sum::of(&source.octets()).plus(Sum::of(&destination.octets()));
+    addresses.plus(Sum::of_word((u64::from(protocol) << 32) | len as u64))
+}
+
 /// A checked view of the fixed header. Written through when made by [`Header::new_checked_mut`].
 #[derive(Clone, Copy, Debug)]
 pub struct Header<B>(B);
@@ -61,6 +85,13 @@ impl<B: Deref<Target = [u8; HEADER_LEN]>> Header<B> {
         self.0[6]
     }
 
+    /// How many routers it may pass yet.
+    #[inline]
+    #[must_use]
+    pub fn hop_limit(&self) -> u8 {
+        self.0[7]
+    }
+
     /// The source.
     #[inline]
     #[must_use]
@@ -100,5 +131,13 @@ mod tests {
         let address = link_local_of(Mac([0x02, 0x00, 0x5e, 0x10, 0x00, 0xab]));
         assert_eq!(Ok(address), "fe80::5eff:fe10:ab".parse());
         assert_eq!(Ok(link_local_of(Mac([0; 6]))), "fe80::200:ff:fe00:0".parse());
+    }
+
+    #[test]
+    fn groups_and_their_macs() {
+        let group = solicited_node("2001:db8::12:3456".parse().unwrap());
+        assert_eq!(Ok(group), "ff02::1:ff12:3456".parse());
+        assert_eq!(group_mac(group), Mac([0x33, 0x33, 0xff, 0x12, 0x34, 0x56]));
+        assert_eq!(group_mac(ALL_NODES), Mac([0x33, 0x33, 0, 0, 0, 1]));
     }
 }

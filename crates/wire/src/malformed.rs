@@ -19,6 +19,8 @@ pub enum Malformed {
     NotIp,
     /// The message is of another protocol, or about other addresses, than those that are known here.
     Foreign,
+    /// The message breaks a rule by which whoever hears it ignores it: a wrong checksum, or a sender that cannot be.
+    Void,
 }
 
 impl fmt::Display for Malformed {
@@ -31,6 +33,7 @@ impl fmt::Display for Malformed {
             Self::Order => "an IPv6 extension header is where none may be",
             Self::NotIp => "the frame carries no IP",
             Self::Foreign => "the message is of no protocol or address that is known here",
+            Self::Void => "by the rules of its protocol the message is to be ignored",
         })
     }
 }

@@ -1,6 +1,10 @@
 //! Neighbour discovery (RFC 4861): who is who on a link, and who routes.
 
+mod packet;
+
 use core::net::Ipv6Addr;
+
+pub use packet::{FRAME_LEN, Packet, advertisement, solicitation};
 
 use crate::{Mac, Malformed};
 
@@ -44,6 +48,17 @@ impl Kind {
         }
     }
 
+    /// The ICMPv6 type.
+    const fn icmp_type(self) -> u8 {
+        match self {
+            Self::RouterSolicitation => 133,
+            Self::RouterAdvertisement => 134,
+            Self::NeighbourSolicitation => 135,
+            Self::NeighbourAdvertisement => 136,
+            Self::Redirect => 137,
+        }
+    }
+
     const fn has_target(self) -> bool {
         !matches!(self, Self::RouterSolicitation | Self::RouterAdvertisement)
     }
@@ -54,6 +69,27 @@ impl Kind {
 pub struct Message<'a> {
     kind: Kind,
     bytes: &'a [u8],
+}
+
+/// What a neighbour's advertisement says of itself (section 4.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Its sender routes.
+    pub router: bool,
+    /// Somebody has asked for it, at the address that it goes to.
+    pub solicited: bool,
+    /// It takes the place of what is known.
+    pub overrides: bool,
+}
+
+impl Flags {
+    const fn of(byte: u8) -> Self {
+        Self { router: byte & 0x80 != 0, solicited: byte & 0x40 != 0, overrides: byte & 0x20 != 0 }
+    }
+
+    const fn byte(self) -> u8 {
+        (self.router as u8) << 7 | (self.solicited as u8) << 6 | (self.overrides as u8) << 5
+    }
 }
 
 /// An option that says the Ethernet address of a node (section 4.6.1).
@@ -67,6 +103,9 @@ pub enum LinkLayer {
 
 /// Bytes in which options count their lengths (section 4.6).
 const UNIT: usize = 8;
+/// The sorts of options that say Ethernet addresses.
+const SOURCE: u8 = 1;
+const TARGET: u8 = 2;
 
 impl<'a> Message<'a> {
     /// The ICMPv6 message that `bytes` are.
@@ -93,12 +132,27 @@ impl<'a> Message<'a> {
         self.kind
     }
 
+    /// The ICMPv6 code, 0 in all of them.
+    #[inline]
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        self.bytes.get(1).copied().unwrap_or_default()
+    }
+
     /// The address that it is about; that of a redirect is the better next hop's.
     #[inline]
     #[must_use]
     pub fn target(&self) -> Option<Ipv6Addr> {
         let octets: &[u8; 16] = self.bytes.get(8..).filter(|_| self.kind.has_target())?.first_chunk()?;
         Some(Ipv6Addr::from(*octets))
+    }
+
+    /// What it says of itself; nothing, where it is no neighbour's advertisement.
+    #[inline]
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        let byte = self.bytes.get(4).filter(|_| matches!(self.kind, Kind::NeighbourAdvertisement));
+        byte.copied().map_or_else(Flags::default, Flags::of)
     }
 
     /// Every Ethernet address in its options. There should be one of each sort; which of two a receiver believes is its
@@ -119,8 +173,6 @@ impl Iterator for Options<'_> {
     type Item = Result<Option<LinkLayer>, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        const SOURCE: u8 = 1;
-        const TARGET: u8 = 2;
         let (&kind, rest) = self.0.split_first()?;
         let len = rest.first().map_or(0, |&units| usize::from(units) * UNIT);
         let option = match self.0.get(..len) {
@@ -148,8 +200,8 @@ mod tests {
 
     use super::*;
 
-    const SOURCE: [u8; 8] = [1, 1, 2, 0, 0, 0, 0, 9];
-    const TARGET: [u8; 8] = [2, 1, 2, 0, 0, 0, 0, 8];
+    const NINE: [u8; 8] = [SOURCE, 1, 2, 0, 0, 0, 0, 9];
+    const EIGHT: [u8; 8] = [TARGET, 1, 2, 0, 0, 0, 0, 8];
 
     fn message(icmp_type: u8, options: &[u8]) -> Vec<u8> {
         let len = Kind::of_type(icmp_type).map_or(8, Kind::header_len);
@@ -165,11 +217,12 @@ mod tests {
     #[test]
     fn each_kind_with_its_target_and_its_options() {
         let nonce = [14, 1, 1, 2, 3, 4, 5, 6];
-        let options = [SOURCE, nonce, TARGET].concat();
+        let options = [NINE, nonce, EIGHT].concat();
         for icmp_type in 133..=137 {
             let bytes = message(icmp_type, &options);
             let read = Message::new_checked(&bytes).unwrap();
             assert_eq!(Some(read.kind()), Kind::of_type(icmp_type));
+            assert_eq!(read.kind().icmp_type(), icmp_type);
             assert_eq!(read.target(), (icmp_type > 134).then_some([0xfd; 16].into()));
             let macs =
                 [LinkLayer::Source(Mac([2, 0, 0, 0, 0, 9])), LinkLayer::Target(Mac([2, 0, 0, 0, 0, 8]))];
